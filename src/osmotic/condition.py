@@ -1,0 +1,82 @@
+"""What a denoiser may be told besides the noisy sample: one typed, opaque value with four ports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A batch of conditions, as the user states them (nothing is embedded yet).
+
+    Every port is optional and has the batch first. The core carries a condition unread; networks and guidance
+    are the only readers, and a network's embedding owns the learned value that stands for "nothing".
+
+    Args:
+        vector: class labels ``(B,)`` int64, or numbers ``(B, D)`` floating; joins the time embedding.
+        tokens: ids ``(B, L)`` int64 or features ``(B, L, D)``; attended to (text).
+        mask: ``(B, L)`` bool, True where a token is real.
+        image: ``(B, C, *S)``; concatenated to the input (low resolution, masks, edits).
+        valid: ``(B, *S)`` bool, True at real positions of padded data; never dropped, for it is no information.
+        keep: ``(B,)`` bool, False where the condition is hidden from the network; None keeps all.
+    """
+
+    vector: Tensor | None = None
+    tokens: Tensor | None = None
+    mask: Tensor | None = None
+    image: Tensor | None = None
+    valid: Tensor | None = None
+    keep: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        sizes = {name: len(value) for name, value in self._present().items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"All ports of a condition need the same batch size; found {sizes}.")
+
+    def _present(self) -> dict[str, Tensor]:
+        ports = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in ports.items() if value is not None}
+
+    def __len__(self) -> int:
+        for value in self._present().values():
+            return len(value)
+        raise ValueError("An empty condition has no batch size; pass cond=None instead.")
+
+    def __getitem__(self, index: slice | Tensor) -> Condition:
+        """The conditions of some samples (index the batch with a slice, a mask or indices)."""
+        return replace(self, **{name: value[index] for name, value in self._present().items()})
+
+    def to(self, device: torch.device | str) -> Condition:
+        """The same conditions on another device."""
+        return replace(self, **{name: value.to(device) for name, value in self._present().items()})
+
+    def drop(self, keep: Tensor) -> Condition:
+        """Hide the condition of every sample whose ``keep`` is False; already hidden ones stay hidden.
+
+        This is classifier-free training's dropout (Ho & Salimans 2022, arXiv 2207.12598).
+        """
+        kept = keep if self.keep is None else keep & self.keep
+        return replace(self, keep=kept)
+
+    @staticmethod
+    def cat(conditions: list[Condition]) -> Condition:
+        """Join batches of conditions; every one must use the same ports.
+
+        Raises:
+            ValueError: if a port is present in one batch and absent in another.
+        """
+        flags = [c.keep is not None for c in conditions]
+        if any(flags) and not all(flags):
+            conditions = [c if c.keep is not None else c.drop(c._ones()) for c in conditions]
+        ports = [set(c._present()) for c in conditions]
+        if any(p != ports[0] for p in ports):
+            raise ValueError(f"Conditions with different ports cannot be joined: {[sorted(p) for p in ports]}.")
+        joined = {name: torch.cat([getattr(c, name) for c in conditions]) for name in ports[0]}
+        return Condition(**joined)
+
+    def _ones(self) -> Tensor:
+        first = next(iter(self._present().values()))
+        return torch.ones(len(self), dtype=torch.bool, device=first.device)

@@ -1,0 +1,49 @@
+"""One noise level of a sampling run: a time that remembers the numbers computed at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Level(Tensor):
+    """A time t (0-dimensional float64 CPU tensor) with a memo of plain numbers.
+
+    The sampling loop makes each level once, so schedules, targets and clocks are evaluated once per level, in float64,
+    and a step reads Python floats: no 0-dimensional tensor arithmetic and no host-device read in the loop. To everybody
+    else a level is an ordinary tensor, and arithmetic on it gives ordinary tensors.
+    """
+
+    memo: dict[Hashable, Any]
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @staticmethod
+    def of(t: Tensor | float) -> Level:
+        """The level at time t, a number or a 0-dimensional tensor."""
+        value = torch.as_tensor(t, dtype=torch.float64, device="cpu").detach()
+        level = Tensor._make_subclass(Level, value.clone())
+        level.memo = {}
+        return level
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"Level({self.item()})"
+
+
+def once(t: Tensor, key: Hashable, compute: Callable[[], T]) -> T:
+    """``compute()``, remembered under ``key`` where t is a level."""
+    if not isinstance(t, Level):
+        return compute()
+    if key not in t.memo:
+        t.memo[key] = compute()
+    value: T = t.memo[key]
+    return value
+
+
+def as_time(t: Tensor | float) -> Tensor:
+    """A time as a tensor: tensors pass unchanged, a plain number becomes a float64 one."""
+    return t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)

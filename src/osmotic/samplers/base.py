@@ -1,0 +1,164 @@
+"""What a sampler is, and the one loop that runs it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from osmotic.denoiser import Denoiser
+from osmotic.levels import Level
+from osmotic.noise import Generators, normal
+
+State = Any
+
+
+class Sampler(ABC):
+    """One step of a sampler, from time t to a less noisy time s. State is explicit: passed in and handed out.
+
+    Attributes:
+        order: the global order of convergence: of the sample for a deterministic sampler, of its law (weak) for a
+            stochastic one; infinite where every step is exact for an exact flow map.
+        stochastic: whether a step draws noise.
+        evaluations: denoiser calls per step, except where sigma_s = 0 makes a second call impossible.
+    """
+
+    order: float
+    stochastic: bool = False
+    evaluations: ClassVar[int] = 1
+
+    @abstractmethod
+    def step(
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        t: Tensor,
+        s: Tensor,
+        cond: object = None,
+        state: State = None,
+        generator: Generators = None,
+    ) -> tuple[Tensor, State]:
+        """Move x from time t to time s < t.
+
+        Args:
+            denoiser: what is sampled; its schedule is the path.
+            x: noisy samples at t, ``(B, *S)``.
+            t: the time of x, with sigma_t > 0.
+            s: the time to reach; at sigma_s = 0 the result is the estimated clean sample, and no denoiser is called
+                there.
+            cond: handed to the denoiser unread.
+            state: what the previous step returned; None at the first.
+            generator: for the noise of stochastic samplers: one, or one per sample.
+
+        Returns:
+            ``(x_s, state)``.
+        """
+
+
+def trajectory(
+    sampler: Sampler,
+    denoiser: Denoiser,
+    x: Tensor,
+    times: Tensor,
+    cond: object = None,
+    generator: Generators = None,
+) -> Iterator[Tensor]:
+    """Run a sampler along a grid; the only sampling loop.
+
+    Args:
+        sampler: the solver.
+        denoiser: what is sampled.
+        x: samples at ``times[0]``, ``(B, *S)``; see :func:`prior`.
+        times: ``(n + 1,)``, decreasing, as a grid of :mod:`osmotic.times` makes them.
+        cond: handed to the denoiser.
+        generator: one, or one per sample (then sample i does not depend on the batch).
+
+    Yields:
+        The n + 1 points of the trajectory, x itself first.
+
+    Raises:
+        ValueError: if the grid starts where the denoiser cannot be evaluated.
+    """
+    if float(times[0]) > denoiser.start + 1e-12:
+        raise ValueError(
+            f"The grid starts at t = {float(times[0]):.6g}, noisier than this denoiser's start {denoiser.start:.6g}."
+        )
+    levels = prepare(denoiser, times)
+    state: State = None
+    yield x
+    for t, s in itertools.pairwise(levels):
+        x, state = sampler.step(denoiser, x, t, s, cond, state, generator)
+        yield x
+
+
+def prepare(denoiser: Denoiser, times: Tensor) -> list[Level]:
+    """The grid as levels, with the schedule evaluated once on all of it."""
+    times = times.detach().to("cpu", torch.float64)
+    alpha, sigma = denoiser.schedule(times)
+    levels = [Level.of(t) for t in times]
+    for level, pair in zip(levels, zip(alpha.tolist(), sigma.tolist(), strict=True), strict=True):
+        level.memo[denoiser.schedule] = pair
+    return levels
+
+
+@torch.no_grad()
+def sample(
+    sampler: Sampler,
+    denoiser: Denoiser,
+    x: Tensor,
+    times: Tensor,
+    cond: object = None,
+    generator: Generators = None,
+) -> Tensor:
+    """The last point of :func:`trajectory`, without gradients; same arguments.
+
+    Returns:
+        Clean samples, ``(B, *S)``.
+    """
+    last = x
+    for last in trajectory(sampler, denoiser, x, times, cond, generator):  # noqa: B007
+        pass
+    return last
+
+
+def prior(
+    denoiser: Denoiser,
+    shape: tuple[int, ...],
+    generator: Generators = None,
+    device: torch.device | str = "cpu",
+    start: float | None = None,
+) -> Tensor:
+    """Noise to start from: ``N(0, (alpha^2 + sigma^2) I)`` at the start, the marginal of data with zero mean and unit
+    variance.
+
+    That is N(0, I) on variance-preserving paths and at the end of the rectified one, and N(0, sigma_max^2 + 1) on
+    EDM's.
+
+    Args:
+        shape: ``(B, *S)``.
+        start: the time; the denoiser's start if None.
+    """
+    alpha, sigma = denoiser.schedule.scalars(denoiser.start if start is None else start)
+    return normal(shape, generator, device) * math.hypot(alpha, sigma)
+
+
+def half_log_snr_step(t_pair: tuple[float, float], s_pair: tuple[float, float]) -> float:
+    """``h = log(alpha_s / sigma_s) - log(alpha_t / sigma_t)``, infinite at either end of the path."""
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = t_pair, s_pair
+    if sigma_s == 0 or alpha_t == 0:
+        return math.inf
+    return math.log(alpha_s / sigma_s) - math.log(alpha_t / sigma_t)
+
+
+def renewed(t_pair: tuple[float, float], s_pair: tuple[float, float]) -> float:
+    """``1 - exp(-2h)``: the share of the noise variance at s that is new in the posterior ``q(x_s | x_t, x0)``.
+
+    Computed as ``1 - (rho_s / rho_t)^2``, hence in [0, 1] and exact at both ends of the path.
+    """
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = t_pair, s_pair
+    return 1 - (sigma_s * alpha_t / (alpha_s * sigma_t)) ** 2

@@ -1,0 +1,418 @@
+"""Every sampler of the catalogue: measured order, marginals, identities and invariances, on exact denoisers."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate
+
+from osmotic import samplers, times
+from osmotic.denoiser import Denoiser, Rescheduled
+from osmotic.estimate import Estimate
+from osmotic.noise import generators, normal
+from osmotic.oracles import Gaussian, GaussianMixture
+from osmotic.samplers import CATALOG, DDIM, DDPM, DPMSolverPP2M, Euler, Gamma, Heun, sample, trajectory
+from osmotic.schedules import CATALOG as SCHEDULES
+from osmotic.schedules import VE, VP, Cosine, Discrete, Rectified
+
+DETERMINISTIC = [name for name, make in CATALOG.items() if not make().stochastic]
+STOCHASTIC = [name for name, make in CATALOG.items() if make().stochastic]
+SMOOTH = {"vp": VP, "rectified": Rectified, "ve": VE, "cosine": Cosine}
+
+
+def draws(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def mixture(schedule) -> GaussianMixture:
+    return GaussianMixture(schedule, 1.5 * draws(5, 2, seed=1), 0.15)
+
+
+def by_log_snr(schedule, steps: int, noisy: float = -2.5, clean: float = 2.0) -> torch.Tensor:
+    """A grid uniform in half log-SNR between two noisy levels."""
+    return schedule.time(2 * torch.linspace(noisy, clean, steps + 1, dtype=torch.float64))
+
+
+def slopes(errors: list[float]) -> np.ndarray:
+    return np.log2(np.divide(errors[:-1], errors[1:]))
+
+
+def flow_by_scipy(oracle, x: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """The flow of x from time ends[0] to ends[1]; ``dy/dlog rho = rho eps`` with y = x / alpha."""
+    schedule = oracle.schedule
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = ([float(v) for v in schedule(t)] for t in ends)
+
+    def rate(log_rho: float, y: np.ndarray) -> np.ndarray:
+        t = schedule.time(-2 * log_rho)
+        alpha = float(schedule(t)[0])
+        return math.exp(log_rho) * oracle(alpha * torch.from_numpy(y).reshape(x.shape), t).eps.flatten().numpy()
+
+    span = (math.log(sigma_t / alpha_t), math.log(sigma_s / alpha_s))
+    solution = integrate.solve_ivp(rate, span, (x / alpha_t).flatten().numpy(), "DOP853", rtol=1e-11, atol=1e-12)
+    return alpha_s * torch.from_numpy(solution.y[:, -1]).reshape(x.shape)
+
+
+@pytest.mark.parametrize("path", list(SMOOTH))
+@pytest.mark.parametrize("name", [n for n in DETERMINISTIC if math.isfinite(CATALOG[n]().order)])
+def test_measured_order_is_the_declared_one(name, path):
+    oracle, sampler = mixture(SMOOTH[path]()), CATALOG[name]()
+    ends = by_log_snr(oracle.schedule, 1)
+    alpha, sigma = oracle.schedule(ends[0])
+    x = alpha * oracle.sample(8, torch.Generator().manual_seed(2)) + sigma * draws(8, 2)
+    # Truth: the probability-flow ODE in the VE picture, dy/drho = eps, by SciPy's eighth-order solver.
+    truth = flow_by_scipy(oracle, x, ends)
+    errors = [
+        float((sample(sampler, oracle, x, by_log_snr(oracle.schedule, n)) - truth).square().mean().sqrt())
+        for n in (32, 64, 128)
+    ]
+    assert slopes(errors)[-1] == pytest.approx(sampler.order, abs=0.15)
+
+
+def affine(sampler, oracle, t, s) -> tuple[float, float, float]:
+    """(A, B, c) of a step x_s = A x + B z + c on a one-dimensional Gaussian, exactly, from three runs."""
+
+    def run(value: float, seed: int) -> float:
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.full((1, 1), value, dtype=torch.float64)
+        return float(sampler.step(oracle, x, t, s, generator=generator)[0])
+
+    z = [float(normal((1, 1), torch.Generator().manual_seed(seed), dtype=torch.float64)) for seed in (0, 1)]
+    b = (run(0.0, 1) - run(0.0, 0)) / (z[1] - z[0])
+    return run(1.0, 0) - run(0.0, 0), b, run(0.0, 0) - b * z[0]
+
+
+def law(sampler, oracle, grid) -> tuple[float, float]:
+    """The exact mean and variance that a sampler gives on Gaussian data, without Monte Carlo."""
+    alpha, sigma = (float(v) for v in oracle.schedule(grid[0]))
+    mean, variance = alpha * float(oracle.mean), alpha**2 * float(oracle.variances) + sigma**2
+    levels = samplers.prepare(oracle, grid)
+    for t, s in itertools.pairwise(levels):
+        a, b, c = affine(sampler, oracle, t, s)
+        mean, variance = a * mean + c, a**2 * variance + b**2
+    return mean, variance
+
+
+def gaussian(schedule, mean: float = 0.5, variance: float = 0.3) -> Gaussian:
+    return Gaussian(schedule, torch.tensor([mean], dtype=torch.float64), variance)
+
+
+@pytest.mark.parametrize("path", list(SMOOTH))
+@pytest.mark.parametrize("name", [n for n in STOCHASTIC if math.isfinite(CATALOG[n]().order)])
+def test_measured_weak_order_is_the_declared_one(name, path):
+    oracle, sampler = gaussian(SMOOTH[path]()), CATALOG[name]()
+    errors = []
+    for n in (64, 128, 256):
+        grid = by_log_snr(oracle.schedule, n, -3, 3)
+        alpha, sigma = (float(v) for v in oracle.schedule(grid[-1]))
+        errors.append(abs(law(sampler, oracle, grid)[1] - (alpha**2 * 0.3 + sigma**2)))
+    assert slopes(errors)[-1] == pytest.approx(sampler.order, abs=0.15)
+
+
+def test_churned_heun_keeps_second_order_when_churn_falls_with_the_step():
+    oracle = gaussian(VE())
+    errors = []
+    for n in (64, 128, 256):
+        grid = by_log_snr(oracle.schedule, n, -3, 3)
+        variance = law(Heun(churn=2.0 / n), oracle, grid)[1]
+        errors.append(abs(variance - 0.3 - float(oracle.schedule(grid[-1])[1]) ** 2))
+    assert slopes(errors)[-1] == pytest.approx(2, abs=0.15)
+
+
+def test_variance_errors_of_ancestral_sampling():
+    """Exact relative variance error on N(0, 0.3), DDPM's betas, evenly chosen levels: -.54 and -.20 with the small
+    variance; with the large one DDPM's algorithm 2 on the sub-chain, written out in numpy (no noise after the last
+    step)."""
+    oracle = gaussian(Discrete.linear(), 0.0, 0.3)
+    signal = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    for steps, small in [(10, -0.539), (50, -0.200)]:
+        grid = times.Levels()(oracle.schedule, steps)
+        assert law(DDPM(), oracle, grid)[1] / 0.3 - 1 == pytest.approx(small, abs=0.002)
+        chosen = signal[np.arange(steps, 0, -1) * (1000 // steps) - 1]
+        variance = chosen[0] * 0.3 + 1 - chosen[0]
+        for now, following in zip(chosen, [*chosen[1:], 1.0], strict=True):
+            beta = 1 - now / following
+            eps = np.sqrt(1 - now) / (now * 0.3 + 1 - now)  # eps_hat per x
+            step = (1 - beta / np.sqrt(1 - now) * eps) / np.sqrt(1 - beta)
+            variance = step**2 * variance + (beta if following < 1 else 0)
+        assert law(DDPM(v=1.0), oracle, grid)[1] == pytest.approx(variance, rel=1e-9)
+
+
+def test_a_thousand_ancestral_steps_bracket_the_variance():
+    """N(0.5, 0.16), T = 1000, linear betas: 0.1570 with the small variance and 0.1607 with the large (traps T1, T8)."""
+    oracle = gaussian(Discrete.linear(), 0.5, 0.16)
+    grid = times.Levels()(oracle.schedule, 1000)
+    found = {v: law(DDPM(v), oracle, grid) for v in (0.0, 0.5, 1.0)}
+    assert [round(found[v][1], 4) for v in (0.0, 0.5, 1.0)] == [0.1570, 0.1588, 0.1607]
+    assert found[0.0][0] == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("path", list(SMOOTH))
+@pytest.mark.parametrize("name", list(CATALOG))
+def test_marginals_are_kept(name, path):
+    """Every sampler reaches the data's mean and variance from the exact noisy law, at enough steps."""
+    schedule = SMOOTH[path]()
+    oracle, sampler = gaussian(schedule), CATALOG[name]()
+    grid = times.LogSNR(rho_min=0.01, rho_max=80)(schedule, 60)
+    generator = torch.Generator().manual_seed(5)
+    n = 20_000
+    alpha, sigma = schedule(grid[0])
+    x = alpha * oracle.sample(n, generator) + sigma * draws(n, 1, seed=6)
+    out = sample(sampler, oracle, x, grid, generator=generator)
+    deviation = math.sqrt(0.3)
+    # Monte Carlo: five standard errors; discretisation: a first-order method at 60 steps over 9 units of log sigma.
+    bias = 0.0 if math.isinf(sampler.order) else 0.17 if sampler.order == 1 else 0.05
+    assert abs(float(out.mean()) - 0.5) < 5 * deviation / math.sqrt(n) + 0.02 * (bias > 0)
+    assert abs(float(out.var()) / 0.3 - 1) < 5 * math.sqrt(2 / n) + bias
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("path", list(SMOOTH))
+def test_jumps_along_an_exact_flow_map_are_exact_at_any_step_count(gamma, path):
+    schedule = SMOOTH[path]()
+    oracle = gaussian(schedule)
+    for steps in (1, 2, 5):
+        mean, variance = law(Gamma(gamma), oracle, times.LogSNR(rho_min=0.1)(schedule, steps))
+        assert mean == pytest.approx(0.5, abs=1e-9)
+        assert variance == pytest.approx(0.3, rel=1e-9)
+
+
+def test_jumps_need_a_flow_map():
+    with pytest.raises(ValueError, match="no closed-form flow map"):
+        sample(Gamma(), mixture(VP()), draws(2, 2), times.Uniform()(VP(), 2))
+
+
+def test_full_eta_between_any_levels_is_ddpms_posterior():
+    """Mean and variance of q(x_s | x_t, x0) from conditioning the joint Gaussian of (x_s, x_t) given x0."""
+    schedule = VP()
+    x0, x = draws(6, 3), draws(6, 3, seed=1)
+    for t, s in [(0.9, 0.2), (0.5, 0.49)]:
+        (at, st), (a_s, ss) = ([float(v) for v in schedule(u)] for u in (t, s))
+        covariance = (
+            at / a_s * ss**2
+        )  # Cov(x_s, x_t | x0): the forward chain from s to t multiplies by alpha_t / alpha_s
+        mean = a_s * x0 + covariance / st**2 * (x - at * x0)
+        variance = ss**2 - covariance**2 / st**2
+
+        class Known(Denoiser):
+            def forward(self, x, t, cond=None, s=None):
+                alpha, sigma = self.schedule(t)
+                return Estimate(x0, (x - alpha * x0) / sigma)
+
+        known = Known()
+        known.schedule = schedule
+        levels = samplers.prepare(known, torch.tensor([t, s], dtype=torch.float64))
+        z = normal((6, 3), torch.Generator().manual_seed(4), dtype=torch.float64)
+        for sampler in (DDIM(eta=1.0), DDPM()):
+            out, _ = sampler.step(known, x, *levels, generator=torch.Generator().manual_seed(4))
+            assert torch.allclose(out, mean + math.sqrt(variance) * z, atol=1e-12)
+
+
+def test_identities_between_samplers():
+    oracle = mixture(VP())
+    x, grid = draws(4, 2), by_log_snr(VP(), 6)
+    euler = sample(Euler(), oracle, x, grid)
+    assert torch.equal(euler, sample(DDIM(), oracle, x, grid))
+    # DPM-Solver-1 in noise form, written out: x_s = alpha_s / alpha_t x - sigma_s (e^h - 1) eps.
+    y = x
+    for t, s in itertools.pairwise(grid):
+        (at, st), (a_s, ss) = oracle.schedule(t), oracle.schedule(s)
+        h = torch.log(a_s / ss) - torch.log(at / st)
+        y = a_s / at * y - ss * torch.expm1(h) * oracle(y, t).eps
+    assert torch.allclose(euler, y, atol=1e-12)
+
+
+def test_heun_with_churn_is_edms_algorithm_2():
+    """An independent re-statement in sigma, with the model evaluated after the noise, on EDM's own path and grid."""
+    oracle, churn, low, high, noise = mixture(VE(80.0)), 0.2, 0.05, 50.0, 1.007
+    grid = times.Karras()(oracle.schedule, 12)
+    x = 80.0 * draws(3, 2)
+    ours = sample(Heun(churn, low, high, noise), oracle, x, grid, generator=torch.Generator().manual_seed(7))
+    generator, sigmas = torch.Generator().manual_seed(7), (80.0 * grid).tolist()
+    for sigma, following in itertools.pairwise(sigmas):
+        gamma = churn if low <= sigma <= high else 0.0
+        hat = sigma * (1 + gamma)
+        if gamma:
+            x = x + math.sqrt(hat**2 - sigma**2) * noise * normal(x.shape, generator, dtype=x.dtype)
+        d = (x - oracle(x, hat / 80).x0) / hat
+        there = x + (following - hat) * d
+        if following > 0:
+            d = (d + (there - oracle(there, following / 80).x0) / following) / 2
+        x = x + (following - hat) * d
+    assert torch.allclose(ours, x, atol=1e-9)
+
+
+def test_2m_is_its_published_form_and_lowers_its_order_by_ratio():
+    oracle = mixture(VP())
+    grid = by_log_snr(VP(), 7)
+    x = draws(3, 2)
+    ours, past, h_past = sample(DPMSolverPP2M(), oracle, x, grid), None, None
+    for t, s in itertools.pairwise(grid):
+        (at, st), (a_s, ss) = oracle.schedule(t), oracle.schedule(s)
+        h = torch.log(a_s / ss) - torch.log(at / st)
+        x0 = oracle(x, t).x0
+        d = x0 if past is None else (1 + h / (2 * h_past)) * x0 - h / (2 * h_past) * past
+        x, past, h_past = ss / st * x - a_s * torch.expm1(-h) * d, x0, h
+    assert torch.allclose(ours, x, atol=1e-12)
+
+
+def test_2m_has_no_cliff_in_the_number_of_steps():
+    """No library's switch at 15 steps: on a uniform-time grid to a small sigma the error falls with every step (defect
+    B).
+    """
+    oracle = mixture(VP())
+    x = draws(16, 2)
+    truth = sample(Heun(), oracle, x, times.LogSNR(rho_min=1e-4, rho_max=200)(VP(), 400))
+    errors = []
+    for n in range(10, 24):
+        grid = torch.cat(
+            [torch.linspace(1, 1e-3, n + 1, dtype=torch.float64)[:-1], torch.tensor([1e-3, 0.0], dtype=torch.float64)]
+        )
+        errors.append(float((sample(DPMSolverPP2M(), oracle, x, grid) - truth).square().mean().sqrt()))
+    assert max(later / earlier for earlier, later in itertools.pairwise(errors)) < 1.1
+
+
+class Watching(Denoiser):
+    """Counts calls and fails where sigma = 0."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.schedule, self.calls = inner, inner.schedule, 0
+
+    def forward(self, x, t, cond=None, s=None):
+        assert (self.schedule(t)[1] > 0).all(), "evaluated where sigma = 0"
+        self.calls += 1
+        return self.inner(x, t, cond, s)
+
+
+@pytest.mark.parametrize("grid", list(times.GRIDS))
+@pytest.mark.parametrize("name", list(CATALOG))
+def test_evaluations_are_as_declared_and_never_at_the_data(name, grid):
+    sampler, schedule = CATALOG[name](), Rectified()
+    denoiser = Watching(gaussian(schedule))
+    out = sample(
+        sampler, denoiser, draws(4, 1), times.GRIDS[grid]()(schedule, 9), generator=torch.Generator().manual_seed(0)
+    )
+    assert torch.isfinite(out).all()
+    expected = 9 * sampler.evaluations - (name == "heun")  # Heun's corrector is impossible at sigma = 0: 2N - 1
+    assert denoiser.calls == expected
+
+
+@pytest.mark.parametrize("path", list(SCHEDULES))
+@pytest.mark.parametrize("name", ["ddim", "dpmpp-2m"])
+def test_the_schedule_drops_out(name, path):
+    """Two paths with the same log-SNR grid and the same y = x / alpha give the same y (section 0, fact 1)."""
+    a, b = mixture(VE(80.0)), mixture(SCHEDULES[path]())
+    log_snr = torch.linspace(-4.5, 5, 9, dtype=torch.float64)
+    y = draws(5, 2)
+    out = []
+    for oracle in (a, b):
+        grid = oracle.schedule.time(log_snr)
+        first, last = float(oracle.schedule(grid[0])[0]), float(oracle.schedule(grid[-1])[0])
+        out.append(sample(CATALOG[name](), oracle, y * first, grid) / last)
+    assert torch.allclose(*out, atol=1e-9)
+
+
+@pytest.mark.parametrize("path", list(SCHEDULES))
+def test_a_rescheduled_denoiser_is_the_oracle_of_the_new_path(path):
+    schedule = SCHEDULES[path]()
+    for base in (VP(), VE(80.0), Rectified()):
+        moved, exact = Rescheduled(mixture(base), schedule), mixture(schedule)
+        t = torch.tensor([0.1, 0.5, 0.97], dtype=torch.float64) * moved.start
+        x = draws(3, 2)
+        for a, b in zip(moved(x, t), exact(x, t), strict=True):
+            assert torch.allclose(a, b, rtol=1e-7, atol=1e-8)
+        assert 0 < moved.start <= 1
+
+
+def test_a_rescheduled_denoiser_refuses_levels_it_never_saw():
+    moved = Rescheduled(mixture(VP()), Rectified())
+    assert moved.start == pytest.approx(float(Rectified().time(VP().log_snr(1.0))))
+    with pytest.raises(ValueError, match="noisier than this denoiser's start"):
+        sample(DDIM(), moved, draws(2, 2), times.Uniform()(Rectified(), 4))
+    with pytest.raises(ValueError, match="noisier than this denoiser was made for"):
+        moved(draws(2, 2), 1.0)
+    out = sample(DDIM(), moved, draws(2, 2), times.Uniform()(Rectified(), 4, start=moved.start))
+    assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize("name", list(CATALOG))
+def test_a_sample_does_not_depend_on_its_batch(name):
+    """One generator per sample: sample i is the same alone, in another order, and in a larger batch."""
+    sampler, oracle = CATALOG[name](), gaussian(VP())
+    grid = times.Karras()(VP(), 6)
+
+    def run(indices: list[int]) -> torch.Tensor:
+        keyed = generators(3, indices)
+        x = normal((len(indices), 1), keyed, dtype=torch.float64)
+        return sample(sampler, oracle, x, grid, generator=keyed)
+
+    together = run([0, 1, 2, 3])
+    assert torch.equal(together[[2]], run([2]))
+    assert torch.equal(together[[3, 1]], run([3, 1]))
+    assert not torch.equal(together[0], together[1])
+
+
+@pytest.mark.parametrize("name", list(CATALOG))
+def test_shape_does_not_matter(name):
+    sampler = CATALOG[name]()
+    mean = draws(12, seed=3)
+    x, grid = draws(2, 12), times.Karras()(VP(), 5)
+    outs = []
+    for shape in [(12,), (3, 4), (1, 2, 2, 3)]:
+        oracle = Gaussian(VP(), mean.reshape(shape), 0.2)
+        out = sample(sampler, oracle, x.reshape(2, *shape), grid, generator=torch.Generator().manual_seed(1))
+        outs.append(out.flatten(1))
+    assert torch.allclose(outs[0], outs[1], atol=1e-12)
+    assert torch.allclose(outs[0], outs[2], atol=1e-12)
+
+
+def test_trajectory_yields_every_point_and_sample_the_last():
+    oracle, grid, x = mixture(VP()), times.Uniform()(VP(), 5), draws(2, 2)
+    points = list(trajectory(Euler(), oracle, x, grid))
+    assert len(points) == 6
+    assert points[0] is x
+    assert torch.equal(points[-1], sample(Euler(), oracle, x, grid))
+
+
+def test_trajectory_is_differentiable():
+    oracle, grid = gaussian(VP()), by_log_snr(VP(), 4)
+    x = draws(1, 1).requires_grad_()
+    *_, last = trajectory(DPMSolverPP2M(), oracle, x, grid)
+    last.sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert float(x.grad.abs()) > 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: DDIM(eta=1.5), lambda: DDPM(v=-1), lambda: Gamma(2), lambda: Heun(churn=0.6), lambda: DPMSolverPP2M(0)],
+)
+def test_impossible_parameters_are_refused(make):
+    with pytest.raises(ValueError, match="got"):
+        make()
+
+
+def test_prior_has_the_marginal_scale():
+    for schedule, deviation in [(VP(), 1.0), (VE(80.0), math.sqrt(6401)), (Rectified(), 1.0)]:
+        x = samplers.prior(gaussian(schedule), (50_000, 1), torch.Generator().manual_seed(0))
+        assert float(x.std()) == pytest.approx(deviation, rel=5 / math.sqrt(2 * 50_000))
+
+
+@pytest.mark.parametrize("name", ["euler", "ddim", "midpoint", "heun"])
+def test_times_per_sample_are_the_single_steps(name):
+    """What distillation needs: one call in which every sample has its own t and s, also s = 0."""
+    oracle, sampler = Watching(mixture(VP())), CATALOG[name]()
+    x = draws(4, 2)
+    t = torch.tensor([0.9, 0.5, 0.3, 1.0], dtype=torch.float64)
+    s = torch.tensor([0.4, 0.0, 0.29, 0.0], dtype=torch.float64)
+    together, _ = sampler.step(oracle, x, t, s)
+    for i in range(4):
+        alone, _ = sampler.step(oracle, x[i : i + 1], t[i], s[i])
+        assert torch.allclose(together[i : i + 1], alone, atol=1e-12)
+
+
+def test_stochastic_steps_refuse_times_per_sample():
+    with pytest.raises(ValueError, match="a whole batch at one time"):
+        DDPM().step(mixture(VP()), draws(2, 2), torch.tensor([0.5, 0.6]), torch.tensor([0.1, 0.2]))

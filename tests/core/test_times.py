@@ -1,0 +1,157 @@
+"""Sampling grids and training-time laws: their definitions, their distributions, and what they refuse."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from osmotic import laws, times
+from osmotic.schedules import CATALOG, VE, VP, Discrete, Rectified
+
+
+@pytest.mark.parametrize("path", list(CATALOG))
+@pytest.mark.parametrize("name", list(times.GRIDS))
+def test_grids_fall_from_the_start_to_exactly_zero(name, path):
+    schedule = CATALOG[path]()
+    for steps in (1, 2, 10, 37):
+        for start in (1.0, 0.6):
+            grid = times.GRIDS[name]()(schedule, steps, start)
+            assert grid.shape == (steps + 1,)
+            assert grid.dtype == torch.float64
+            assert (grid.diff() < 0).all()
+            assert float(grid[0]) == start
+            assert float(grid[-1]) == 0.0
+
+
+def test_karras_is_edms_table():
+    """sigma_i = (80^(1/7) + i/(N-1) (0.002^(1/7) - 80^(1/7)))^7, then 0, on EDM's own path."""
+
+    def sigmas(n: int) -> np.ndarray:
+        return (80 ** (1 / 7) + np.arange(n) / (n - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+
+    assert np.allclose(80 * times.Karras()(VE(80.0), 18)[:-1], sigmas(18), rtol=1e-10)
+    # VP starts at sigma / alpha = 152, beyond the ladder: that start is a level of its own.
+    ratio = [float(s / a) for a, s in (VP()(t) for t in times.Karras()(VP(), 18)[1:-1])]
+    assert np.allclose(ratio, sigmas(17), rtol=1e-9)
+
+
+def test_log_snr_grid_is_even_and_begins_where_the_path_has_signal():
+    grid = times.LogSNR(rho_min=0.01, rho_max=100)(Rectified(), 12)
+    log_snr = Rectified().log_snr(grid[1:-1])
+    assert torch.allclose(log_snr.diff(), log_snr.diff()[0].expand(10), rtol=1e-9)
+    assert float(log_snr[0]) == pytest.approx(-2 * math.log(100))
+    assert float(log_snr[-1]) == pytest.approx(-2 * math.log(0.01))
+
+
+def test_levels_are_levels_and_the_last_is_visited():
+    grid = times.Levels()(Discrete.linear(), 30)
+    index = grid * 1000
+    assert torch.allclose(index, index.round(), atol=1e-9)
+    assert float(index[0]) == 1000
+    with pytest.raises(ValueError, match="take at most 1000"):
+        times.Levels()(Discrete.linear(), 1001)
+    with pytest.raises(ValueError, match="is continuous"):
+        times.Levels()(VP(), 10)
+
+
+@pytest.mark.parametrize("arguments", [(VP(), 0), (VP(), 5, 0.0), (VP(), 5, 1.5)])
+def test_impossible_grids_are_refused(arguments):
+    with pytest.raises(ValueError, match="steps >= 1"):
+        times.Uniform()(*arguments)
+
+
+def test_a_start_below_the_ladder_is_refused():
+    with pytest.raises(ValueError, match="decreasing"):
+        times.Karras(rho_min=0.5)(VE(80.0), 5, start=0.001)
+
+
+N = 20_000
+CDFS = {
+    "uniform": lambda schedule: lambda t: t,
+    "logit-normal": lambda schedule: lambda t: stats.norm.cdf(np.log(t / (1 - t))),
+    "log-normal": lambda schedule: (
+        lambda t: stats.norm.cdf((np.log(t * 80) + 1.2) / 1.2) / stats.norm.cdf((math.log(80) + 1.2) / 1.2)
+    ),
+}
+UNDERLYING = {"uniform": laws.Uniform, "logit-normal": laws.LogitNormal, "log-normal": laws.LogNormal}
+
+
+@pytest.mark.parametrize("name", list(CDFS))
+def test_laws_have_their_distribution(name):
+    """Kolmogorov-Smirnov against the published law, cut at the path's end, with independent draws."""
+    t, importance = UNDERLYING[name]().draw(VE(80.0), N, torch.Generator().manual_seed(0))
+    assert stats.kstest(t.numpy(), CDFS[name](VE(80.0))).pvalue > 0.01
+    assert (importance == 1).all()
+
+
+@pytest.mark.parametrize("path", list(CATALOG))
+@pytest.mark.parametrize("name", list(laws.LAWS))
+def test_every_law_gives_times_of_the_path(name, path):
+    t, importance = laws.LAWS[name]().draw(CATALOG[path](), 512, torch.Generator().manual_seed(1))
+    assert t.shape == importance.shape == (512,)
+    assert t.dtype == torch.float64
+    assert float(t.min()) > 0
+    assert float(t.max()) <= 1
+    assert torch.isfinite(importance).all()
+
+
+def test_steps_are_uniform_on_levels():
+    t, _ = laws.Steps(10).draw(VP(), N, torch.Generator().manual_seed(0))
+    counts = np.bincount((t * 10).round().long().numpy(), minlength=11)
+    assert counts[0] == 0
+    assert stats.chisquare(counts[1:]).pvalue > 0.01
+
+
+def test_stratified_has_one_draw_a_stratum_and_less_variance():
+    law = laws.Stratified(laws.Uniform())
+    t, _ = law.draw(VP(), 16, torch.Generator().manual_seed(0))
+    assert ((t * 16).floor() == torch.arange(16)).all()
+    firsts = torch.stack([law.draw(VP(), 16, torch.Generator().manual_seed(k))[0] for k in range(2000)])
+    assert stats.kstest(firsts[:, 5].numpy() * 16 - 5, "uniform").pvalue > 0.01
+    plain = torch.stack([laws.Uniform().draw(VP(), 16, torch.Generator().manual_seed(k))[0] for k in range(2000)])
+    assert float(firsts.mean(1).var()) < 0.1 * float(plain.mean(1).var())  # 1/n of it, n = 16
+
+
+def adapted(memory: int = 1000) -> laws.Adaptive:
+    """A law that has seen the loss t^2 everywhere."""
+    law = laws.Adaptive(laws.Uniform(), bins=8, floor=0.1, memory=memory)
+    for seed in range(20):
+        t, _ = law.draw(VP(), 256, torch.Generator().manual_seed(seed))
+        law.update(VP(), t, t**2)
+    return law
+
+
+def test_adaptive_draws_by_the_size_of_the_loss_and_stays_unbiased():
+    law = adapted()
+    t, importance = law.draw(VP(), N, torch.Generator().manual_seed(99))
+    edges = np.linspace(0, 1, 9)
+    share = np.sqrt([np.mean(np.linspace(a, b, 1001) ** 4) for a, b in itertools.pairwise(edges)])
+    expected = 0.1 / 8 + 0.9 * share / share.sum()
+    found = np.histogram(t, edges)[0] / N
+    assert np.allclose(found, expected, atol=5 * np.sqrt(0.25 / N) + 0.02)
+    # E[importance f(t)] is the mean under the stated law: 1 for f = 1, 1/3 for f = t^2; and importance lowers the
+    # variance.
+    for f, mean in [(torch.ones_like(t), 1.0), (t**2, 1 / 3)]:
+        values = importance * f
+        assert abs(float(values.mean()) - mean) < 5 * float(values.std()) / math.sqrt(N)
+    assert float((importance * t**2).var()) < 0.5 * float((torch.rand(N, dtype=torch.float64) ** 2).var())
+
+
+def test_adaptive_is_the_law_itself_until_all_is_seen_and_survives_a_checkpoint():
+    law = laws.Adaptive(laws.Uniform(), bins=8)
+    law.update(VP(), torch.tensor([0.1]), torch.tensor([5.0]))
+    assert torch.allclose(law.probabilities, torch.full((8,), 1 / 8, dtype=torch.float64))
+    trained, copy = adapted(), laws.Adaptive(laws.Uniform(), bins=8)
+    copy.load_state_dict(trained.state_dict())
+    draw = [x.draw(VP(), 32, torch.Generator().manual_seed(0))[0] for x in (trained, copy)]
+    assert torch.equal(*draw)
+
+
+def test_adaptive_ignores_broken_losses():
+    law = adapted()
+    before = law.probabilities.clone()
+    law.update(VP(), torch.tensor([0.5, 0.6]), torch.tensor([math.nan, math.inf]))
+    assert torch.equal(law.probabilities, before)
