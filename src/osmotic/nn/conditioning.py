@@ -1,0 +1,126 @@
+"""From raw conditions to what networks read, with a learned null for everything that may be hidden."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from osmotic.condition import Condition
+from osmotic.nn.embedding import Fourier, Sinusoidal, TimeEmbedding
+from osmotic.nn.ports import Features, Image, Labels, Numbers, Tokens, Vocabulary
+
+
+class Context(NamedTuple):
+    """What a network reads besides x; None where the embedding has no such port.
+
+    Args:
+        vector: ``(B, width)``, time and vector port together, already activated: ``silu(time + vector)``.
+        tokens: ``(B, 1 + L, width)``, the null first.
+        mask: ``(B, 1 + L)`` bool, True where a token may be attended to; at least one in each row.
+        image: ``(B, image_channels, *positions)``.
+        valid: ``(B, *positions)`` bool, True at real positions.
+    """
+
+    vector: Tensor
+    tokens: Tensor | None
+    mask: Tensor | None
+    image: Tensor | None
+    valid: Tensor | None
+
+
+class Embedding(nn.Module):
+    """Embeds time and a :class:`osmotic.condition.Condition`, and owns the learned null of each port.
+
+    A sample whose ``keep`` is False sees the null of every port; ``cond=None``, or a condition that holds
+    ``valid`` alone, is the same as hiding all samples. Hidden values are never computed with, so they may be
+    anything. Classifier-free guidance: Ho & Salimans 2022 (arXiv 2207.12598).
+
+    Args:
+        width: of the vectors and tokens it gives.
+        classes: number of class labels; ``cond.vector`` is then ``(B,)`` integers in ``0..classes-1``.
+        numbers: number of real features; ``cond.vector`` is then ``(B, numbers)``, best standardised.
+        vocabulary: number of token ids; ``cond.tokens`` is then ``(B, L)`` integers, and their order counts.
+        token_features: width of ready token features; ``cond.tokens`` is then ``(B, L, token_features)``, a
+            set: features that know their order (a text encoder's) need no more.
+        image_channels: channels of ``cond.image``, which has the positions of x.
+        time: features of time, :class:`Sinusoidal` by default.
+
+    Raises:
+        ValueError: for two kinds of one port, for a condition that lacks a port or brings one that was not
+            declared, for wrong shapes, and for labels and ids out of range (looked at on the CPU only: on an
+            accelerator the check would stall the queue).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        classes: int | None = None,
+        numbers: int | None = None,
+        vocabulary: int | None = None,
+        token_features: int | None = None,
+        image_channels: int = 0,
+        time: Sinusoidal | Fourier | None = None,
+    ) -> None:
+        super().__init__()
+        if classes is not None and numbers is not None:
+            raise ValueError("The vector port holds either class labels or numbers: give classes or numbers, not both.")
+        if vocabulary is not None and token_features is not None:
+            raise ValueError("The tokens port holds ids or features: give vocabulary or token_features, not both.")
+        self.width = width
+        self.image_channels = image_channels
+        self.time = TimeEmbedding(width, Sinusoidal() if time is None else time)
+        self.vector: Labels | Numbers | None = None
+        if classes is not None:
+            self.vector = Labels(classes, width)
+        if numbers is not None:
+            self.vector = Numbers(numbers, width)
+        self.tokens: Tokens | None = None
+        if vocabulary is not None:
+            self.tokens = Tokens(Vocabulary(vocabulary, width), width)
+        if token_features is not None:
+            self.tokens = Tokens(Features(token_features, width), width)
+        self.image = Image(image_channels) if image_channels else None
+
+    def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None) -> Context:
+        """Embed the time ``(B,)`` and the conditions of ``x`` ``(B, channels, *positions)``."""
+        if time.shape != (len(x),):
+            raise ValueError(f"Time has one number a sample: expected shape ({len(x)},), found {tuple(time.shape)}.")
+        cond = Condition() if cond is None else cond
+        keep = self._keep(x, cond)
+        vector = self.time(time)
+        if self.vector is not None:
+            vector = vector + self.vector(x, cond.vector, keep)
+        tokens, mask = (None, None) if self.tokens is None else self.tokens(x, cond.tokens, cond.mask, keep)
+        image = None if self.image is None else self.image(x, cond.image, keep)
+        return Context(nn.functional.silu(vector), tokens, mask, image, _valid(x, cond))
+
+    def _keep(self, x: Tensor, cond: Condition) -> Tensor:
+        """Which samples show their condition, ``(B,)``, after checking that the ports fit."""
+        given = {"vector": cond.vector, "tokens": cond.tokens, "image": cond.image}
+        declared = {"vector": self.vector, "tokens": self.tokens, "image": self.image}
+        for name, value in given.items():
+            if value is not None and declared[name] is None:
+                raise ValueError(
+                    f"This network has no {name} port, but the condition brings cond.{name}: leave it out."
+                )
+            if value is not None and len(value) != len(x):
+                raise ValueError(f"cond.{name} holds {len(value)} samples and x holds {len(x)}: they must be as many.")
+        if cond.mask is not None and cond.tokens is None:
+            raise ValueError("The condition brings cond.mask without cond.tokens: give the tokens it belongs to.")
+        if all(value is None for value in given.values()):
+            return torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        for name, port in declared.items():
+            if port is not None and given[name] is None:
+                raise ValueError(f"This network reads cond.{name}, which is missing: give it, or pass cond=None.")
+        return torch.ones(len(x), dtype=torch.bool, device=x.device) if cond.keep is None else cond.keep
+
+
+def _valid(x: Tensor, cond: Condition) -> Tensor | None:
+    expected = (len(x), *x.shape[2:])
+    if cond.valid is not None and cond.valid.shape != expected:
+        raise ValueError(
+            f"cond.valid marks the positions of x: expected shape {expected}, found {tuple(cond.valid.shape)}."
+        )
+    return None if cond.valid is None else cond.valid.bool()

@@ -1,0 +1,88 @@
+"""Time features: a number of order 0..1000 as a vector that a linear layer can read."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Sinusoidal(nn.Module):
+    """Cosines and sines of time at geometric frequencies.
+
+    ``phi(t) = [cos(w_i t), sin(w_i t)]`` with ``w_i = 10000^(-i / n)``, ``i = 0..n-1``, ``n = features / 2``; the
+    inner product of two feature vectors, ``sum_i cos(w_i (t - t'))``, depends only on ``|t - t'|``.
+    Vaswani et al. 2017 (arXiv 1706.03762); Ho et al. 2020 (arXiv 2006.11239).
+
+    Args:
+        features: number of outputs, even.
+
+    Shapes: ``(B,) -> (B, features)``, float32.
+    """
+
+    def __init__(self, features: int = 128) -> None:
+        super().__init__()
+        self.features = _even(features)
+
+    def forward(self, time: Tensor) -> Tensor:
+        # Not a buffer: a network turned to bfloat16 would round the frequencies, and angles by whole radians.
+        return waves(time, geometric(self.features // 2, time.device))
+
+
+class Fourier(nn.Module):
+    """Cosines and sines of time at random frequencies that stay as they were drawn.
+
+    ``phi(t) = [cos(2 pi f_i t), sin(2 pi f_i t)]`` with ``f_i ~ N(0, (bandwidth / 1000)^2)``.
+    Tancik et al. 2020 (arXiv 2006.10739); Song et al. 2021 (arXiv 2011.13456).
+
+    Args:
+        features: number of outputs, even.
+        bandwidth: standard deviation of the frequencies in cycles over the whole range 0..1000 of time.
+        seed: of the frequencies, which are stored with the weights.
+
+    Shapes: ``(B,) -> (B, features)``, float32.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, features: int = 128, bandwidth: float = 16.0, seed: int = 0) -> None:
+        super().__init__()
+        self.features = _even(features)
+        draws = torch.randn(features // 2, generator=torch.Generator().manual_seed(seed))
+        self.register_buffer("frequencies", draws * (2 * math.pi * bandwidth / 1000))
+
+    def forward(self, time: Tensor) -> Tensor:
+        return waves(time, self.frequencies)
+
+
+class TimeEmbedding(nn.Module):
+    """Time features through two linear layers: ``W2 silu(W1 phi(t))``, ``(B,) -> (B, width)``."""
+
+    def __init__(self, width: int, features: Sinusoidal | Fourier) -> None:
+        super().__init__()
+        self.features = features
+        self.layers = nn.Sequential(nn.Linear(features.features, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, time: Tensor) -> Tensor:
+        # The layers may hold bfloat16 weights; the angles need float32.
+        features = self.features(time)
+        embedded: Tensor = self.layers(features.to(self.layers[0].weight.dtype))
+        return embedded
+
+
+def geometric(count: int, device: torch.device) -> Tensor:
+    """Frequencies ``10000^(-i / count)``, ``i = 0..count-1``, in float32."""
+    return torch.exp(torch.arange(count, device=device) * (-math.log(10_000) / count))
+
+
+def waves(positions: Tensor, frequencies: Tensor) -> Tensor:
+    """``[cos(p w_i), sin(p w_i)]`` in float32: ``(*N,)`` and ``(n,)`` to ``(*N, 2 n)``."""
+    angles = positions.float().unsqueeze(-1) * frequencies.float()
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def _even(features: int) -> int:
+    if features < 2 or features % 2:
+        raise ValueError(f"Time features come in cosine and sine pairs: {features} is not a positive even number.")
+    return features

@@ -1,0 +1,50 @@
+"""Grids and strips of pictures, pixel for pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+Pictures = NDArray[np.uint8]
+GAP = 2
+MARGIN = 18
+SIDE = 64
+PAPER, INK = 255, 70
+
+
+def enlarge(images: Pictures, side: int = SIDE) -> Pictures:
+    """Pictures ``(N, H, W, C)`` repeated to about ``side`` pixels, every pixel a square; larger ones stay."""
+    factor = max(1, round(side / max(images.shape[1:3])))
+    return images.repeat(factor, 1).repeat(factor, 2)
+
+
+def grid(images: Pictures, columns: int, rows: Sequence[str] = (), heads: Sequence[str] = ()) -> Image.Image:
+    """Pictures ``(N, H, W, C)`` row by row, with a name before each row and above each column where given."""
+    images = enlarge(images)
+    n, height, width, channels = images.shape
+    lines = -(-n // columns)
+    left = MARGIN + 6 * max((len(name) for name in rows), default=0) if rows else GAP
+    top = MARGIN if heads else GAP
+    canvas = np.full((top + lines * (height + GAP), left + columns * (width + GAP), 3), PAPER, np.uint8)
+    for i, image in enumerate(images):
+        y, x = top + i // columns * (height + GAP), left + i % columns * (width + GAP)
+        canvas[y : y + height, x : x + width] = image if channels == 3 else np.repeat(image, 3, -1)
+    picture = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(picture)
+    for i, name in enumerate(rows):
+        draw.text((4, top + i * (height + GAP) + height // 2 - 6), name, fill=(INK,) * 3)
+    for i, name in enumerate(heads):
+        draw.text((left + i * (width + GAP) + 2, 3), name, fill=(INK,) * 3)
+    return picture
+
+
+def save(picture: Any, path: Path) -> Path:
+    """Write a picture; the folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+    return path

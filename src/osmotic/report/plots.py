@@ -1,0 +1,112 @@
+"""Plots of what is no picture: points, sequences, tables, losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#999999"
+MOST_PANELS = 12
+MOST_LINES = 24
+
+
+def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
+    """An empty figure drawn without a display, and its panels as an array."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=110)
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for panel in panels.flat:
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure, panels
+
+
+def _write(figure: Any, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def scatter(samples: Array, path: Path, real: Array | None = None) -> Path:
+    """Points ``(N, 2)``, with real ones beneath in grey."""
+    figure, panels = _figure(1, 1, 5, 5)
+    panel = panels[0, 0]
+    if real is not None:
+        panel.plot(*real.T, ".", color=GREY, markersize=3, alpha=0.5, label="data")
+    panel.plot(*samples.T, ".", color=BLUE, markersize=3, alpha=0.7, label="samples")
+    panel.set_aspect("equal", adjustable="datalim")
+    panel.legend(frameon=False, markerscale=3)
+    return _write(figure, path)
+
+
+def histograms(samples: Array, path: Path, names: Sequence[str], real: Array | None = None) -> Path:
+    """One histogram a column of ``(N, D)``, with the real one as a line; the first columns if there are many."""
+    count = min(len(names), MOST_PANELS)
+    columns = min(4, count)
+    figure, panels = _figure(-(-count // columns), columns, 3, 2.2)
+    for i, panel in enumerate(panels.flat):
+        if i >= count:
+            panel.set_axis_off()
+            continue
+        both = samples[:, i] if real is None else np.concatenate([samples[:, i], real[:, i]])
+        both = both[np.isfinite(both)]
+        bins = np.linspace(both.min(), both.max() + 1e-9, 31)
+        panel.hist(samples[:, i], bins, density=True, color=BLUE, alpha=0.6, label="samples")
+        if real is not None:
+            panel.hist(real[:, i], bins, density=True, histtype="step", color="black", label="data")
+        panel.set_title(names[i], fontsize=9)
+        panel.set_yticks([])
+    panels[0, 0].legend(frameon=False, fontsize=8)
+    return _write(figure, path)
+
+
+def lines(samples: Array, path: Path) -> Path:
+    """Sequences ``(N, C, L)``, one panel each, a line a channel."""
+    count = min(len(samples), MOST_LINES)
+    columns = min(4, count)
+    figure, panels = _figure(-(-count // columns), columns, 3, 1.6)
+    for i, panel in enumerate(panels.flat):
+        if i >= count:
+            panel.set_axis_off()
+            continue
+        panel.plot(samples[i].T, linewidth=1)
+        panel.tick_params(labelsize=7)
+    return _write(figure, path)
+
+
+def losses(records: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """The training loss, the held-out loss of raw and averaged weights, and the held-out loss by noise level.
+
+    Args:
+        records: the lines of metrics.jsonl.
+    """
+    figure, panels = _figure(1, 2, 5.5, 3.6)
+    training = [(r["step"], r["loss"]) for r in records if "loss" in r]
+    held_out = [(r["step"], r["held_out"]) for r in records if "held_out" in r]
+    left, right = panels[0]
+    if training:
+        left.plot(*zip(*training, strict=True), color=GREY, linewidth=1, label="training")
+    weights = list(held_out[0][1]) if held_out else []
+    for name, color in zip(weights, (ORANGE, BLUE, "black"), strict=False):
+        points = [(step, found[name]["loss"]) for step, found in held_out if name in found]
+        left.plot(*zip(*points, strict=True), "o-", markersize=3, color=color, label=f"held out, {name}")
+    left.set(xlabel="step", ylabel="loss", title="Loss")
+    # The first values, of an untrained network, would press everything else together.
+    later = [value for _, value in training] + [w["loss"] for step, f in held_out if step for w in f.values()]
+    if later:
+        left.set_ylim(0.9 * min(later), 1.05 * min(max(later), 2 * float(np.median(later))))
+    left.legend(frameon=False, fontsize=8)
+    if held_out:
+        last = held_out[-1][1][weights[-1]]
+        bins = [(name.removeprefix("log_snr "), value) for name, value in last.items() if name.startswith("log_snr")]
+        right.bar([name for name, _ in bins], [value for _, value in bins], color=BLUE)
+        right.set(xlabel="log-SNR (noise to data)", title=f"Held-out loss by noise level, {weights[-1]}")
+        right.tick_params(axis="x", labelsize=8)
+    return _write(figure, path)

@@ -1,0 +1,84 @@
+"""Samples of any kind of data as one picture and as the user's own files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osmotic.data.columns import Columns
+from osmotic.data.images import save_images, save_npz
+from osmotic.data.spec import Spec
+from osmotic.report import pictures, plots
+
+Array = NDArray[Any]
+
+
+def draw(raw: Array, spec: Spec, path: Path, rows: Sequence[str] = (), real: Array | None = None) -> Path:
+    """One picture of samples in the data's own format (what ``spec.decode`` gives).
+
+    Args:
+        raw: samples ``(N, ...)``.
+        spec: what they are.
+        path: of the PNG.
+        rows: names of the rows of a grid of pictures, each row holding equally many samples.
+        real: data to show beside, for points and tables.
+    """
+    if spec.kind == "images":
+        columns = len(raw) // len(rows) if rows else int(np.ceil(np.sqrt(len(raw))))
+        return pictures.save(pictures.grid(raw, columns, rows), path)
+    if spec.kind == "sequences":
+        return plots.lines(raw, path)
+    flat = raw.reshape(len(raw), -1)
+    other = None if real is None else real.reshape(len(real), -1)
+    if spec.kind == "vectors" and flat.shape[1] == 2:
+        return plots.scatter(flat, path, other)
+    return plots.histograms(flat.astype(np.float64), path, column_names(spec, flat.shape[1]), other)
+
+
+def column_names(spec: Spec, count: int) -> list[str]:
+    """The names of a table's columns, numbers for other data."""
+    if isinstance(spec.encoding, Columns):
+        return [column.name for column in spec.encoding.columns]
+    return [str(i) for i in range(count)]
+
+
+def write(
+    x: Array, spec: Spec, folder: Path, labels: Sequence[int] | None, notes: Sequence[Mapping[str, str]], first: int = 0
+) -> list[Path]:
+    """Samples as files that other tools read: PNGs and an ADM .npz, a table, or a .npy.
+
+    Args:
+        x: samples ``(N, *S)`` in the network's scale.
+        spec: of the data, which turns them back.
+        folder: where; it is made.
+        labels: the class of each, or None.
+        notes: for each picture what is written into its PNG (seed, command).
+        first: number of the first sample.
+
+    Returns:
+        The paths that matter to a person: a folder of pictures counts once.
+    """
+    raw = spec.decode(x)
+    folder.mkdir(parents=True, exist_ok=True)
+    if spec.kind == "images":
+        save_images(raw, folder / "pictures", first, notes)
+        shape = "x".join(str(n) for n in raw.shape[1:])
+        return [folder / "pictures", save_npz(raw, folder / f"samples_{len(raw)}x{shape}.npz", labels)]
+    if spec.kind == "table":
+        return [_table(x, spec, folder, labels)]
+    path = folder / "samples.npz"
+    arrays = {"x": raw} if labels is None else {"x": raw, "y": np.asarray(labels, np.int64)}
+    np.savez_compressed(path, **arrays)
+    return [path]
+
+
+def _table(x: Array, spec: Spec, folder: Path, labels: Sequence[int] | None) -> Path:
+    from osmotic.data.table import to_table, write_table
+
+    path = folder / "samples.csv"
+    write_table(to_table(x, spec, labels), path)
+    return path
