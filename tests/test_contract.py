@@ -118,7 +118,9 @@ def python(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"], ["sample", "--help"], ["info", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["train", "--help"], ["sample", "--help"], ["info", "--help"]]
+)
 def test_help_does_not_need_torch(words):
     code = (
         "import sys, contextlib\nfrom osmotic.cli.main import main\n"

@@ -18,7 +18,7 @@ _HOMES = {
     "load": "osmotic.training.model",
     "prior": "osmotic.samplers",
     "sample": "osmotic.samplers",
-    "train": "osmotic.training.train",
+    "train": "osmotic.recipes.train",
     "trajectory": "osmotic.samplers",
 }
 _ROOMS = [

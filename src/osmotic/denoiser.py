@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,16 @@ class Denoiser(nn.Module, ABC):
     schedule: Schedule
     target: Target = V()
     start: float = 1.0
+
+    def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
+        """Compute what depends on time alone for a whole grid at once; called by the sampling loop before its steps.
+
+        It only saves time: a denoiser that does nothing here gives the same estimates.
+
+        Args:
+            levels: of a grid, each with the schedule's pair in its memo.
+            device: of the samples.
+        """
 
     @abstractmethod
     def forward(self, x: Tensor, t: Tensor, cond: object = None, s: Number | None = None) -> Estimate:
@@ -89,16 +100,28 @@ class NeuralDenoiser(Denoiser):
         x0, eps = once(t, (self, "inverse"), lambda: self._inverse(t))
         return Estimate.of(x, self.output(x, t, cond), x0, eps)
 
+    def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
+        noisy = [level for level in levels if self.schedule.scalars(level)[1] > 0]
+        times = torch.tensor([float(level) for level in noisy], dtype=torch.float64)
+        rows = zip(*(row.tolist() for row in self.target(self.schedule, times)), strict=True)
+        clocks = self.clock(self.schedule, times).to(device, torch.float32)
+        for level, row, clock in zip(noisy, rows, clocks.unbind(), strict=True):
+            level.memo[self.target, self.schedule] = row
+            level.memo[self, "time"] = clock
+
     def output(self, x: Tensor, t: Tensor, cond: object = None) -> Tensor:
         """The raw network output y at noisy samples ``(B, *S)``, in x's dtype."""
         time = once(t, (self, "time"), lambda: self.clock(self.schedule, t).to(x.device, torch.float32))
         scale = once(t, (self, "scale"), lambda: self._scale(t))
         (scale,) = like(x, scale)
         seen = x if isinstance(scale, float) and scale == 1 else x * scale
-        # Autocast needs no nesting cost where it is off, and its lower-precision output is cast back at the door.
-        with torch.autocast(x.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
-            y: Tensor = self.network(seen, time.expand(len(x)), cond)
-        return y.to(x.dtype)
+        clock = time.expand(len(x))
+        if self.autocast is None:
+            y: Tensor = self.network(seen, clock, cond)
+            return y
+        with torch.autocast(x.device.type, self.autocast):
+            y = self.network(seen, clock, cond)
+        return y.to(x.dtype)  # lower precision ends at this door
 
     def _inverse(self, t: Tensor) -> tuple[Pair, Pair]:
         return inverse(self.schedule.numbers(t), self.target.numbers(self.schedule, t))
@@ -144,6 +167,16 @@ class Rescheduled(Denoiser):
         # Equal ends must give t = 1 exactly, not up to the rounding of two inversions.
         self.start = 1.0 if here >= last else float(schedule.time(last))
 
+    def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
+        inner = []
+        for level in levels:
+            base, scale = self._base(level)
+            base = Level.of(base)
+            level.memo[self] = base, scale
+            base.memo[self.denoiser.schedule] = self.denoiser.schedule.scalars(base)
+            inner.append(base)
+        self.denoiser.prepare(inner, device)
+
     def forward(self, x: Tensor, t: Tensor, cond: object = None, s: Number | None = None) -> Estimate:
         t = as_time(t)
         base, scale = once(t, self, lambda: self._base(t))
@@ -164,4 +197,4 @@ class Rescheduled(Denoiser):
         alpha, sigma = self.schedule.numbers(t)
         base_alpha, base_sigma = self.denoiser.schedule.numbers(base)
         scale = ((base_alpha**2 + base_sigma**2) / (alpha**2 + sigma**2)) ** 0.5
-        return (Level.of(base) if isinstance(t, Level) else base), scale
+        return base, scale

@@ -30,6 +30,14 @@ class Level(Tensor):
         level.memo = {}
         return level
 
+    @staticmethod
+    def grid(times: Tensor) -> list[Level]:
+        """The levels at times ``(n,)``."""
+        levels = [Tensor._make_subclass(Level, t) for t in times.detach().to("cpu", torch.float64, copy=True).unbind()]
+        for level in levels:
+            level.memo = {}
+        return levels
+
     def __repr__(self) -> str:  # type: ignore[override]
         return f"Level({self.item()})"
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser
 from osmotic.estimate import Estimate
-from osmotic.levels import as_time
+from osmotic.levels import Level, as_time
 from osmotic.schedules import Number
 
 
@@ -29,6 +31,9 @@ class ClassifierFree(Denoiser):
         super().__init__()
         self.denoiser, self.scale, self.negative = denoiser, scale, negative
         self.schedule, self.target, self.start = denoiser.schedule, denoiser.target, denoiser.start
+
+    def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
+        self.denoiser.prepare(levels, device)
 
     def forward(self, x: Tensor, t: Tensor, cond: object = None, s: Number | None = None) -> Estimate:
         if cond is None or self.scale == 1:

@@ -38,7 +38,9 @@ def agreement(classifier: Any, samples: ArrayLike, labels: ArrayLike) -> float:
 
 
 def accuracy_of_training_on(samples: ArrayLike, labels: ArrayLike, real: ArrayLike, real_labels: ArrayLike) -> float:
-    """The classification accuracy score: train on samples alone, test on real data (Ravuri & Vinyals 2019, arXiv 1905.10887).
+    """The classification accuracy score: train on samples alone, test on real data.
+
+    Ravuri & Vinyals 2019 (arXiv 1905.10887).
 
     Returns:
         Accuracy on the real data, in [0, 1].

@@ -72,7 +72,7 @@ def write(
         return [_table(x, spec, folder, labels)]
     path = folder / "samples.npz"
     arrays = {"x": raw} if labels is None else {"x": raw, "y": np.asarray(labels, np.int64)}
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, allow_pickle=False, **arrays)
     return [path]
 
 

@@ -88,7 +88,7 @@ def trajectory(
         raise ValueError(
             f"The grid starts at t = {float(times[0]):.6g}, noisier than this denoiser's start {denoiser.start:.6g}."
         )
-    levels = prepare(denoiser, times)
+    levels = prepare(denoiser, times, x.device)
     state: State = None
     yield x
     for t, s in itertools.pairwise(levels):
@@ -96,13 +96,14 @@ def trajectory(
         yield x
 
 
-def prepare(denoiser: Denoiser, times: Tensor) -> list[Level]:
-    """The grid as levels, with the schedule evaluated once on all of it."""
+def prepare(denoiser: Denoiser, times: Tensor, device: torch.device | None = None) -> list[Level]:
+    """The grid as levels, with the schedule and all else that depends on time evaluated once on all of it."""
     times = times.detach().to("cpu", torch.float64)
     alpha, sigma = denoiser.schedule(times)
-    levels = [Level.of(t) for t in times]
+    levels = Level.grid(times)
     for level, pair in zip(levels, zip(alpha.tolist(), sigma.tolist(), strict=True), strict=True):
         level.memo[denoiser.schedule] = pair
+    denoiser.prepare(levels, device or torch.device("cpu"))
     return levels
 
 

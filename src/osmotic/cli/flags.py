@@ -1,0 +1,104 @@
+"""Flags made from pydantic models: one definition for a recipe and its command line (torch-free)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, TypeVar, get_args
+
+import tyro
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+# Flat names (no "--training.steps"), and a flag that is off has no "--no-" twin.
+CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+FOUND = "found from the data"
+M = TypeVar("M", bound=BaseModel)
+
+
+class UsageError(ValueError):
+    """A flag's value cannot be used."""
+
+
+def flags(
+    model: type[BaseModel], title: str, leave: frozenset[str] = frozenset(), found: frozenset[str] = frozenset()
+) -> Any:
+    """A dataclass with one flag per plain field of a model, None (or False) meaning "not given".
+
+    Args:
+        model: whose fields, descriptions and defaults are used.
+        title: what the group of flags is called in ``--help``.
+        leave: fields that get no flag.
+        found: fields whose default depends on the data.
+    """
+    made = [
+        (
+            name,
+            _annotation(field, found=name in found),
+            dataclasses.field(default=False if field.annotation is bool else None),
+        )
+        for name, field in model.model_fields.items()
+        if name not in leave and not _nested(field)
+    ]
+    group = dataclasses.make_dataclass(title, made)
+    group.__doc__ = title
+    return group
+
+
+def given(values: Any) -> dict[str, Any]:
+    """The flags that were given, by field name."""
+    named = {f.name: getattr(values, f.name) for f in dataclasses.fields(values)}
+    return {name: value for name, value in named.items() if value is not None and value is not False}
+
+
+def build(model: type[M], values: dict[str, Any]) -> M:
+    """The model with these values.
+
+    Raises:
+        UsageError: naming the first flag that cannot be, its value and the reason.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise UsageError(sentence(error)) from None
+
+
+def sentence(error: ValidationError) -> str:
+    """The first complaint of a validation, in the command line's words."""
+    first = error.errors()[0]
+    names = [str(part) for part in first["loc"] if isinstance(part, str)]
+    flag = "--" + names[-1].replace("_", "-") if names else "the settings"
+    reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{flag} {reason[0].lower()}{reason[1:]}; got {first['input']!r}."
+
+
+def _nested(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+
+
+def _annotation(field: FieldInfo, found: bool) -> Any:
+    kind: Any = field.annotation
+    note = tyro.conf.arg(help=field.description, help_behavior_hint=_hint(field, found), metavar=_metavar(kind))
+    return Annotated[kind if kind is bool else kind | None, note]
+
+
+def _hint(field: FieldInfo, found: bool) -> str:
+    if found or field.default is None:
+        return f"({FOUND})" if found else ""
+    if field.annotation is bool:
+        return ""
+    default = field.default
+    return f"(default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
+
+
+def _metavar(kind: Any) -> str | None:
+    """A word for the value; choices show themselves."""
+    members = [k for k in get_args(kind) if k is not type(None)]
+    if kind in (int, float, str):
+        return {int: "INT", float: "FLOAT", str: "TEXT"}[kind]
+    if getattr(kind, "__origin__", None) is tuple or any(getattr(k, "__origin__", None) is tuple for k in members):
+        text = str(kind)
+        return "FLOAT ..." if "float" in text else "INT ..." if "int" in text else "TEXT ..."
+    if len(members) == 1 and members[0] in (int, float, str):
+        return _metavar(members[0])
+    choices = members if all(isinstance(m, str) for m in members) else get_args(members[0]) if members else ()
+    return "{" + ",".join(map(str, choices)) + "}" if choices and all(isinstance(c, str) for c in choices) else None

@@ -1,0 +1,66 @@
+"""``osmotic info RUN|DATA`` (torch-free)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from osmotic.training.run import RECIPE, Run
+
+
+@dataclass
+class Info:
+    """Look at a run (recipe, data, progress), or at data before training (bad files, sizes, classes, duplicates)."""
+
+    what: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN|DATA")]
+    """directory of a run, path of data, or the name of an embedded set"""
+
+
+def main(words: list[str]) -> int:
+    """Print what is known."""
+    settings = tyro.cli(Info, prog="osmotic info", args=words)
+    path = Path(settings.what).expanduser()
+    for line in about_run(path) if (path / RECIPE).is_file() else about_data(settings.what):
+        print(line)
+    return 0
+
+
+def about_data(what: str) -> list[str]:
+    """The scan of a data set."""
+    from osmotic.data.scan import scan
+
+    return scan(what).lines()
+
+
+def about_run(path: Path) -> list[str]:
+    """Recipe, data, checkpoints and the last measurements of a run."""
+    run = Run.open(path)
+    recipe, data = run.recipe(), run.data()
+    complete, records = run.complete(), run.metrics()
+    steps = recipe.get("options", {}).get("steps", "?")
+    at = complete[0][1].step if complete else 0
+    lines = [
+        f"{path}: a run at step {at:,} of {steps:,}",
+        f"data: {data.get('source')}, {data.get('count'):,} samples of shape {tuple(data.get('shape', ()))}",
+    ]
+    for part in ("architecture", "process", "options"):
+        shown = {k: v for k, v in recipe.get(part, {}).items() if v is not None}
+        lines.append(f"{part}: " + ", ".join(f"{k} {_plain(v)}" for k, v in shown.items()))
+    lines += [f"checkpoint: {folder}" + _held_out(m.held_out) for folder, m in complete]
+    last = next((r for r in reversed(records) if "loss" in r), None)
+    if last is not None:
+        lines.append(
+            f"training loss {last['loss']:.4g} at step {last['step']:,}, {last['skipped_in_all']} steps skipped"
+        )
+    return lines
+
+
+def _held_out(value: float | None) -> str:
+    return "" if value is None else f", held-out loss {value:.4g}"
+
+
+def _plain(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

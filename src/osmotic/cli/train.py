@@ -1,0 +1,95 @@
+"""``osmotic train DATA --out RUN`` (torch-free until it starts)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import tyro
+
+from osmotic.cli.flags import CONFIG, build, flags, given
+from osmotic.data.source import Options as DataOptions
+from osmotic.data.spec import Kind
+from osmotic.training.options import Options
+from osmotic.training.recipe import Architecture, Process, Recipe
+
+Training = flags(Options, "training", found=frozenset({"steps", "batch_size", "learning_rate"}))
+Net = flags(Architecture, "network", found=frozenset({"network", "widths", "blocks", "attention"}))
+Diffusion = flags(Process, "process", found=frozenset({"sigma_data"}))
+Rest = flags(Recipe, "more")
+KINDS = "{" + ",".join(get_args(Kind)) + "}"
+
+
+def _flag(metavar: str, text: str) -> Any:
+    return tyro.conf.arg(metavar=metavar, help=text, help_behavior_hint="")
+
+
+@dataclass
+class Reading:
+    """How to read the data; all of it is found when left out."""
+
+    size: Annotated[int | None, _flag("INT", "bring pictures of mixed sizes to this side")] = None
+    label: Annotated[str | None, _flag("NAME", "column of a table whose values are the classes")] = None
+    columns: Annotated[tuple[str, ...] | None, _flag("NAME ...", "columns of a table to use (default: all)")] = None
+    drop: Annotated[tuple[str, ...] | None, _flag("NAME ...", "columns of a table to leave out")] = None
+    categorical: Annotated[
+        tuple[str, ...] | None, _flag("NAME ...", "columns of numbers that are codes, not amounts")
+    ] = None
+    kind: Annotated[Kind | None, _flag(KINDS, "what an array holds, where its axes could mean several things")] = None
+    max_bad: Annotated[float | None, _flag("FLOAT", "share of unreadable pictures to skip (default: 0.01)")] = None
+
+
+@dataclass
+class Train:
+    """Train a diffusion model on DATA: a folder of pictures, an array, a table, or the name of an embedded set."""
+
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+    """path, or one of digits, moons, circles, swiss-roll, wine, iris, breast-cancer"""
+    out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
+    """directory of the run, new or empty; everything is written there"""
+    resume: bool = False
+    """go on with the run in --out"""
+    reading: Reading = field(default_factory=Reading)
+    training: Training = field(default_factory=Training)  # type: ignore[valid-type]
+    """how to train; counts are in optimizer steps"""
+    network: Net = field(default_factory=Net)  # type: ignore[valid-type]
+    """the network"""
+    process: Diffusion = field(default_factory=Diffusion)  # type: ignore[valid-type]
+    """the diffusion process and what of it is learned"""
+    use: Rest = field(default_factory=Rest)  # type: ignore[valid-type]
+    """how the data are used"""
+
+
+def recipe(settings: Train) -> Recipe:
+    """The recipe that the flags describe; fields that were not given stay unset."""
+    values: dict[str, Any] = {
+        "options": build(Options, given(settings.training)),
+        "architecture": build(Architecture, given(settings.network)),
+        "process": build(Process, given(settings.process)),
+    }
+    return build(Recipe, {**values, **given(settings.use)})
+
+
+def main(words: list[str]) -> int:
+    """Parse, read the data, print the plan, train."""
+    settings = tyro.cli(Train, prog="osmotic train", args=words, config=CONFIG)
+    asked, options = recipe(settings), DataOptions(**given(settings.reading))
+    # Only now is torch needed.
+    from dataclasses import asdict
+
+    from osmotic.data.dataset import open_data
+    from osmotic.recipes.train import train
+    from osmotic.training.distributed import is_main
+
+    say = print if is_main() else _silent
+    dataset = open_data(settings.data, **asdict(options))
+    for line in dataset.spec.describe():
+        say(line)
+    run = train(dataset, settings.out, asked, resume=settings.resume, tell=say)
+    say(f"done: {run.directory}; draw from it with `osmotic sample {run.directory}`")
+    return 0
+
+
+def _silent(line: str) -> None:
+    pass

@@ -1,0 +1,224 @@
+"""Arrays as data: what their axes mean, their range, their statistics; `.npy` and `.npz` files, without pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .encoding import Array, Pixels, Standard, along_channels
+from .errors import DataError, closest, listed
+from .source import Options, Stored, class_numbers
+from .spec import Kind, Spec
+
+VALUE_KEYS = ("x", "images", "arr_0", "data")
+LABEL_KEYS = ("y", "labels", "arr_1")
+LARGEST = 1e100  # squares of larger values overflow
+CHUNK = 1 << 24  # values looked at in one go: statistics of a mapped file never need the whole file in memory
+
+
+class Layout(NamedTuple):
+    """A view of the array as its kind wants it: images (N, H, W, C), vectors (N, D), others (N, C, *S)."""
+
+    kind: Kind
+    values: Array
+    fact: str | None = None
+
+
+class Extent(NamedTuple):
+    """Smallest and largest value."""
+
+    low: float
+    high: float
+
+
+def from_array(
+    array: Array, options: Options, source: str, labels: ArrayLike | None = None, classes: Sequence[str] | None = None
+) -> Stored:
+    """Samples from an array with the batch on axis 0, and labels if given; raises DataError naming what is wrong."""
+    options.only("an array", "kind", "value_range")
+    array = np.asanyarray(array)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{source}: values of type {array.dtype} are not numbers: convert the array first")
+    if array.ndim == 0 or 0 in array.shape:
+        raise DataError(f"{source}: an array of shape {array.shape} holds no samples: give (samples, ...)")
+    extent = _extent(array, source)
+    layout = _layout(array, extent, options, source)
+    numbers, names = (None, None) if labels is None else class_numbers(labels, len(array), source, classes)
+    facts = [layout.fact] if layout.fact else []
+    if layout.kind == "images":
+        pixels = _pixels(layout.values, extent, options, source)
+        facts.append(f"values {extent.low:g} to {extent.high:g}, read as [{pixels.low:g}, {pixels.high:g}]")
+        encoding: Pixels | Standard = pixels
+        shape = (layout.values.shape[3], *layout.values.shape[1:3])
+    else:
+        entry = "column" if layout.kind == "vectors" else "channel"
+        facts.append(f"values {extent.low:g} to {extent.high:g}, each {entry} standardised")
+        encoding = _standard(layout.values)
+        shape = layout.values.shape[1:]
+    spec = Spec(
+        kind=layout.kind,
+        shape=shape,
+        classes=names,
+        source=source,
+        count=len(array),
+        encoding=encoding,
+        facts=tuple(facts),
+    )
+    return Stored(spec, layout.values, numbers)
+
+
+def read_npy(path: Path, options: Options) -> Stored:
+    """Samples of a `.npy` file, mapped rather than read, so that it may be larger than the memory."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy parses the header as Python: a broken one raises SyntaxError, TokenError, ...
+        raise DataError(f"{path}: not a readable .npy file of numbers ({_reason(error)}): save it again") from error
+    return from_array(array, options, str(path))
+
+
+def read_npz(path: Path, options: Options) -> Stored:
+    """Samples of a `.npz` file: values under x, images, arr_0 or data; labels, if any, under y, labels or arr_1."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            keys = list(archive.files)
+            values_key = next((key for key in VALUE_KEYS if key in keys), None)
+            if values_key is None:
+                raise DataError(
+                    f"{path}: holds {listed(keys) or 'nothing'}{closest(keys[0], VALUE_KEYS) if keys else ''}; "
+                    f"store the samples under one of {', '.join(VALUE_KEYS)}"
+                )
+            label_key = next((key for key in LABEL_KEYS if key in keys), None)
+            array = archive[values_key]
+            labels = None if label_key is None else archive[label_key]
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy each have their own errors for a broken archive
+        raise DataError(f"{path}: not a readable .npz file of numbers ({_reason(error)}): save it again") from error
+    return from_array(array, options, str(path), labels)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    objects = "pickle" in text.lower() or "Python objects" in text
+    return "it holds Python objects, which could run code" if objects else text[:120]
+
+
+def _chunks(array: Array) -> Iterator[tuple[int, Array]]:
+    rows = max(1, CHUNK // max(1, array[0].size))
+    for start in range(0, len(array), rows):
+        yield start, array[start : start + rows]
+
+
+def _extent(array: Array, source: str) -> Extent:
+    """Range of the values; raises DataError that names the rows with NaN or infinite values."""
+    low, high = np.inf, -np.inf
+    bad: list[int] = []
+    for start, chunk in _chunks(array):
+        finite = np.isfinite(chunk).reshape(len(chunk), -1).all(1)
+        bad += (start + np.flatnonzero(~finite)).tolist()
+        if not bad:
+            low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
+    if bad:
+        raise DataError(
+            f"{source}: {len(bad):,} of {len(array):,} samples hold NaN or infinite values "
+            f"(row {listed(bad)}): remove or repair them"
+        )
+    if max(abs(low), abs(high)) > LARGEST:
+        raise DataError(f"{source}: values from {low:g} to {high:g} are too large to compute with: rescale them")
+    return Extent(low, high)
+
+
+def _layout(array: Array, extent: Extent, options: Options, source: str) -> Layout:
+    """What the axes mean. Stated kinds are obeyed; otherwise 8-bit and picture-shaped arrays are images."""
+    if options.kind is not None:
+        return _stated_layout(array, options.kind, source)
+    if array.ndim <= 2:
+        return _stated_layout(array, "vectors", source)
+    if array.ndim == 3 and array.dtype == np.uint8:
+        return _stated_layout(array, "images", source)
+    if array.ndim == 3:
+        channels, length = array.shape[1:]
+        fact = f"read as sequences of {channels} channels and length {length}; kind 'images' reads grey pictures"
+        return Layout("sequences", array, fact)
+    if array.ndim == 4 and _channel_axis(array) and _known_range(extent, array, options):
+        return _stated_layout(array, "images", source)
+    if array.dtype == np.uint8 and array.ndim == 4:
+        raise DataError(
+            f"{source}: shape {array.shape} has neither 1 nor 3 channels: drop or compose the others, "
+            "or say kind 'array' for (samples, channels, ...) that are no pictures"
+        )
+    return _stated_layout(array, "array", source)
+
+
+def _stated_layout(array: Array, kind: Kind, source: str) -> Layout:
+    if kind == "vectors" and array.ndim <= 2:
+        return Layout(kind, array.reshape(len(array), -1))
+    if kind == "sequences" and array.ndim in (2, 3):
+        return Layout(kind, array if array.ndim == 3 else array[:, None, :])
+    if kind == "array" and array.ndim >= 2:
+        return Layout(kind, array)
+    if kind == "images" and array.ndim == 3:
+        return Layout(kind, array[..., None], "grey pictures (samples, height, width)")
+    if kind == "images" and array.ndim == 4 and (axis := _channel_axis(array)):
+        place = "last" if axis == 3 else "first"
+        return Layout(kind, np.moveaxis(array, axis, 3), f"pictures with channels {place}")
+    wanted = {
+        "vectors": "(samples, numbers)",
+        "sequences": "(samples, channels, length)",
+        "images": "(samples, height, width) or the same with 1 or 3 channels first or last",
+        "array": "(samples, channels, ...)",
+        "table": "columns with names: a CSV or Parquet file",
+    }[kind]
+    raise DataError(f"{source}: an array of shape {array.shape} cannot be read as {kind}, which needs {wanted}")
+
+
+def _channel_axis(array: Array) -> int | None:
+    """Axis of 1 or 3 channels, last before first; None when there is none."""
+    return next((axis for axis in (3, 1) if array.shape[axis] in (1, 3)), None)
+
+
+def _known_range(extent: Extent, array: Array, options: Options) -> tuple[float, float] | None:
+    """The usual range of pictures into which all values fall; None when they fall into none."""
+    if options.value_range is not None:
+        return options.value_range
+    if array.dtype == np.uint16:
+        return 0.0, 65535.0
+    usual = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
+    return next((span for span in usual if span[0] <= extent.low and extent.high <= span[1]), None)
+
+
+def _pixels(array: Array, extent: Extent, options: Options, source: str) -> Pixels:
+    span = _known_range(extent, array, options)
+    if span is None:
+        raise DataError(
+            f"{source}: pictures with values {extent.low:g} to {extent.high:g} have no usual range: say value_range"
+        )
+    if extent.low < span[0] or extent.high > span[1]:
+        raise DataError(
+            f"{source}: values from {extent.low:g} to {extent.high:g} do not fit the range {span[0]:g} to {span[1]:g}"
+        )
+    return Pixels(low=span[0], high=span[1])
+
+
+def _standard(array: Array) -> Standard:
+    """Mean and standard deviation of each entry of axis 1, in float64, in two passes over the data."""
+    rest = tuple(axis for axis in range(array.ndim) if axis != 1)
+    count = array.size // array.shape[1]
+    mean = sum((chunk.sum(rest, np.float64) for _, chunk in _chunks(array)), np.zeros(array.shape[1])) / count
+    square = sum((_square(chunk, mean, rest) for _, chunk in _chunks(array)), np.zeros(array.shape[1])) / count
+    std = np.sqrt(square)
+    # Rounding would leave a constant entry a deviation of about 1e-16 of its size, and not quite its mean.
+    first = array[0].reshape(array.shape[1], -1)[:, 0].astype(np.float64)
+    constant = np.all([(chunk == along_channels(first, array.ndim)).all(rest) for _, chunk in _chunks(array)], 0)
+    mean = np.where(constant, first, mean)
+    std = np.where(constant | (std == 0), 1.0, std)
+    return Standard(dtype=array.dtype.name, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+
+
+def _square(chunk: Array, mean: NDArray[np.float64], rest: tuple[int, ...]) -> NDArray[np.float64]:
+    centred = np.moveaxis(chunk.astype(np.float64), 1, -1) - mean
+    return np.asarray((centred**2).sum(tuple(range(len(rest)))))

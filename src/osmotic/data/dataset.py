@@ -1,0 +1,149 @@
+"""Data as batches of tensors: what training reads, whatever the source."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .counter import permutation, uniform
+from .read import read
+from .source import Labels, Options, Source
+from .spec import Kind, Spec
+
+Indices = NDArray[np.int64]
+
+
+class Dataset(abc.ABC):
+    """Samples that can be asked for by number, in any order, any number of times.
+
+    `spec` describes them and holds the map back to raw values; `labels` are (N,) int64 class numbers or None;
+    `texts` are N captions or None. Implementations are final and thread-safe: `batch` is a pure function.
+    """
+
+    spec: Spec
+    labels: Labels | None
+    texts: Sequence[str] | None
+
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @abc.abstractmethod
+    def batch(self, indices: Indices) -> tuple[Tensor, Tensor | None]:
+        """Samples (B, *spec.shape) float32 and their labels (B,) int64, or None; `indices` (B,) in 0..len-1."""
+
+    @abc.abstractmethod
+    def name(self, index: int) -> str:
+        """File name or row of one sample, to name a bad one."""
+
+
+class Encoded(Dataset):
+    """The samples of a source, encoded batch by batch."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.spec = source.spec
+        self.labels = source.labels
+        self.texts = source.texts
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def batch(self, indices: Indices) -> tuple[Tensor, Tensor | None]:
+        x = torch.from_numpy(self.spec.encode(self.source.raw(indices)))
+        return x, None if self.labels is None else torch.from_numpy(self.labels[indices])
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
+
+class Subset(Dataset):
+    """Some samples of another data set, renumbered from 0. The spec stays that of the whole."""
+
+    def __init__(self, dataset: Dataset, indices: Indices) -> None:
+        self.dataset = dataset
+        self.indices = np.asarray(indices, np.int64)
+        self.spec = dataset.spec
+        self.labels = None if dataset.labels is None else dataset.labels[self.indices]
+        self.texts = None if dataset.texts is None else [dataset.texts[i] for i in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batch(self, indices: Indices) -> tuple[Tensor, Tensor | None]:
+        return self.dataset.batch(self.indices[indices])
+
+    def name(self, index: int) -> str:
+        return self.dataset.name(int(self.indices[index]))
+
+
+def split(dataset: Dataset, holdout: float, seed: int) -> tuple[Subset, Subset]:
+    """Training part and held-out part, disjoint and in the original order: a pure function of (n, holdout, seed).
+
+    `holdout` in [0, 1) is the held-out share, at least one sample when it is above 0. Where there are labels, every
+    class gives its share to within one sample. Raises ValueError when no sample would be left to train on.
+    """
+    n = len(dataset)
+    if not 0.0 <= holdout < 1.0:
+        raise ValueError(f"the held-out share must be in [0, 1), not {holdout}")
+    count = max(1, round(n * holdout)) if holdout else 0
+    if count >= n:
+        raise ValueError(
+            f"holding out {count} of {n} samples leaves none to train on: give more data or a smaller share"
+        )
+    order = permutation(seed, 0, n)
+    if dataset.labels is not None:
+        order = order[np.argsort(dataset.labels[order], kind="stable")]
+    # Walking along the classes and taking a sample whenever the running quota passes a whole number, from a random
+    # start: every sample is equally likely to be held out, and every class gives its share.
+    start = int(n * uniform(seed, 0, n))
+    quota = (np.arange(n + 1) * count + start) // n
+    held = np.zeros(n, bool)
+    held[order[np.diff(quota) > 0]] = True
+    return Subset(dataset, np.flatnonzero(~held)), Subset(dataset, np.flatnonzero(held))
+
+
+def open_data(
+    source: Any,
+    *,
+    kind: Kind | None = None,
+    value_range: tuple[float, float] | None = None,
+    size: int | None = None,
+    label: str | None = None,
+    columns: Sequence[str] | None = None,
+    drop: Sequence[str] = (),
+    categorical: Sequence[str] = (),
+    max_bad: float = 0.01,
+) -> Dataset:
+    """Data set from a path, the name of an embedded set, an array, an (array, labels) pair, or anything indexable.
+
+    Arguments beside `source` are those of `source.Options`; each is found from the data when left out.
+    Raises `errors.DataError` (a ValueError) with one sentence that says what is wrong and what to do.
+    """
+    options = Options(
+        kind=kind,
+        value_range=value_range,
+        size=size,
+        label=label,
+        columns=columns,
+        drop=drop,
+        categorical=categorical,
+        max_bad=max_bad,
+    )
+    if isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], str | Path):
+        source = (_numpy(source[0]), _numpy(source[1]))
+    return Encoded(read(_numpy(source), options))
+
+
+def _numpy(value: Any) -> Any:
+    """Tensors as numpy arrays (types that numpy lacks as float32); anything else as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    value = value.detach().cpu()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()

@@ -1,0 +1,136 @@
+"""Readers' common ground: raw samples with labels and names, torch-free. `dataset` turns a source into batches."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .encoding import Array
+from .errors import DataError, listed
+from .spec import Kind, Spec
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may say about the data; every field has a default found from the data itself.
+
+    `kind`: how to read an array whose axes could mean several things. `value_range`: the raw values that become -1 and
+    1 in images. `size`: side to which pictures of mixed sizes are brought. `label`, `columns`, `drop`,
+    `categorical`: names of table columns (the target, those to use, those to leave out, those whose numbers are codes).
+    `max_bad`: share of unreadable pictures
+    that may be skipped; one file always may.
+    """
+
+    kind: Kind | None = None
+    value_range: tuple[float, float] | None = None
+    size: int | None = None
+    label: str | None = None
+    columns: Sequence[str] | None = None
+    drop: Sequence[str] = ()
+    categorical: Sequence[str] = ()
+    max_bad: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 1:
+            raise DataError(f"size {self.size} is no side of a picture: give 1 or more pixels")
+        if not 0.0 <= self.max_bad <= 1.0:
+            raise DataError(f"max_bad {self.max_bad} is no share: give a number from 0 to 1")
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise DataError(f"value_range {self.value_range} is empty: give the smaller number first")
+
+    def only(self, what: str, *allowed: str) -> None:
+        """Raises DataError when an option is set that means nothing for `what`: silence would hide a mistake."""
+        for option in fields(self):
+            value = getattr(self, option.name)
+            unset = value == option.default or value in ([], ())  # no names given is nothing said
+            if not unset and option.name not in (*allowed, "max_bad"):
+                raise DataError(f"the option {option.name!r} means nothing for {what}: leave it out")
+
+
+class Source(abc.ABC):
+    """Samples in their raw form. `labels`: (N,) class numbers or None; `texts`: captions or None."""
+
+    spec: Spec
+    labels: Labels | None = None
+    texts: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return self.spec.count
+
+    @abc.abstractmethod
+    def raw(self, indices: NDArray[np.int64]) -> Array:
+        """Raw samples (B, ...) as `spec.encode` takes them."""
+
+    @abc.abstractmethod
+    def name(self, index: int) -> str:
+        """File name or row of one sample."""
+
+
+class Stored(Source):
+    """Samples in one array, in memory or mapped from a file; `names` are row numbers unless given."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        values: Array,
+        labels: Labels | None = None,
+        names: Sequence[str] | None = None,
+        texts: Sequence[str] | None = None,
+    ) -> None:
+        self.spec = spec
+        self.values = values
+        self.labels = labels
+        self.names = names
+        self.texts = texts
+
+    def raw(self, indices: NDArray[np.int64]) -> Array:
+        return np.asarray(self.values[indices])
+
+    def name(self, index: int) -> str:
+        return self.names[index] if self.names is not None else f"row {index}"
+
+
+def class_numbers(
+    labels: ArrayLike, count: int, where: str, classes: Sequence[str] | None = None
+) -> tuple[Labels, tuple[str, ...]]:
+    """Class number of each sample (N,) int64 and the names of the classes.
+
+    Integers 0..K-1 are class numbers (K - 1 is the largest, or `classes` gives the names); texts are names, sorted.
+    Raises DataError naming the first rows that are no class.
+    """
+    found = np.asarray(labels)
+    if found.shape != (count,):
+        raise DataError(f"{where}: labels have shape {found.shape}, but there are {count:,} samples: give one each")
+    if found.dtype.kind in "US":
+        names, numbers = np.unique(found.astype(str), return_inverse=True)
+        return numbers.astype(np.int64), tuple(str(name) for name in names)
+    if found.dtype.kind not in "biuf":
+        raise DataError(f"{where}: labels of type {found.dtype} are neither integers nor texts: convert them")
+    _refuse_rows(found, ~np.isfinite(found) | (found != np.rint(found)), "not whole numbers", where)
+    _refuse_rows(found, found < 0, "negative", where)
+    numbers = found.astype(np.int64)
+    if classes is not None:
+        _refuse_rows(found, numbers >= len(classes), f"not below {len(classes)}, the number of classes", where)
+        return numbers, tuple(classes)
+    largest, distinct = int(numbers.max()), len(np.unique(numbers))
+    if largest >= 1000 and distinct < (largest + 1) / 10:
+        raise DataError(
+            f"{where}: labels go up to {largest:,} but have only {distinct:,} values: number the classes from 0"
+        )
+    return numbers, tuple(str(i) for i in range(largest + 1))
+
+
+def _refuse_rows(labels: NDArray[Any], bad: NDArray[np.bool_], what: str, where: str) -> None:
+    rows = np.flatnonzero(bad)
+    if len(rows):
+        shown = listed(f"{labels[row]} in row {row}" for row in rows[:5])
+        raise DataError(
+            f"{where}: {len(rows):,} labels are {what} ({shown}): labels must be class numbers 0, 1, 2, ..."
+        )

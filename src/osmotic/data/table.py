@@ -1,0 +1,295 @@
+"""Tables: CSV and Parquet files as data, and samples as a table with the same columns, order and types again.
+
+Needs pyarrow, the optional extra `tables`; it is imported when a table is read or written, not before.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .columns import Categorical, Column, Columns, Label, Numeric, fit_categorical, fit_numeric
+from .encoding import Array
+from .errors import DataError, closest, listed, plural
+from .source import Labels, Options, Stored
+from .spec import Spec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MOST_CATEGORIES = 1000
+EXACT = 1 << 53  # largest integer up to which float64 has all of them
+
+
+def read_table(path: Path, options: Options) -> Stored:
+    """Rows of a CSV (also ; or tab separated) or Parquet file. Raises DataError naming columns and rows.
+
+    Texts and booleans are categories; numbers, dates and times are numeric, unless named in `options.categorical`.
+    Missing categories are a category of their own; missing numbers come back as missing at the same rate.
+    `options.label` names the column whose values become the classes; it is no longer one of the columns.
+    """
+    options.only("a table", "label", "columns", "drop", "categorical")
+    table = _load(path)
+    table = _chosen(table, options, path)
+    if table.num_columns and table.num_rows == 0:
+        raise DataError(f"{path}: has columns ({listed(table.column_names)}) but no rows: give at least one")
+    label, labels = _label(table, options.label, path)
+    columns: list[Column] = []
+    raw: list[Array] = []
+    for name in table.column_names:
+        if name == options.label:
+            continue
+        column, values = _fit(name, table.column(name), name in options.categorical, path)
+        columns.append(column)
+        raw.append(values)
+    if not columns:
+        raise DataError(f"{path}: no columns are left to learn from: name more, or drop fewer")
+    encoding = Columns(columns=tuple(columns), label=label)
+    spec = Spec(
+        kind="table",
+        shape=(encoding.width,),
+        classes=None if label is None else tuple(str(category) for category in label.column.categories),
+        source=str(path),
+        count=table.num_rows,
+        encoding=encoding,
+        facts=_facts(columns),
+    )
+    return Stored(spec, np.stack(raw, 1), labels)
+
+
+def to_table(x: ArrayLike, spec: Spec, labels: ArrayLike | None = None) -> pa.Table:
+    """Samples (B, *spec.shape) as a table with the columns, order and types of the source.
+
+    `labels` (B,) are class numbers, needed when a column of the source became the classes. Raises ValueError otherwise.
+    """
+    if not isinstance(spec.encoding, Columns):
+        raise ValueError(f"{spec.source} is no table but {spec.kind}")
+    arrow = _arrow()
+    raw = spec.decode(np.asarray(x))
+    fields = [(column.name, _arrow_column(column, raw[:, i], arrow)) for i, column in enumerate(spec.encoding.columns)]
+    label = spec.encoding.label
+    if (label is None) != (labels is None):
+        raise ValueError(f"{spec.source}: give labels exactly when the table has a label column")
+    if label is not None:
+        codes = np.asarray(labels, np.float64)
+        fields.insert(label.position, (label.column.name, _arrow_column(label.column, codes, arrow)))
+    return arrow.table(dict(fields))
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Writes a `.csv` or `.parquet` file, complete or not at all. Raises DataError for any other ending."""
+    _arrow()
+    from pyarrow import csv, parquet
+
+    writers = {".csv": csv.write_csv, ".parquet": parquet.write_table}
+    if path.suffix.lower() not in writers:
+        raise DataError(f"{path}: a table is written as .csv or .parquet: choose one of these endings")
+    part = path.with_name(f".{path.name}.part")
+    try:
+        writers[path.suffix.lower()](table, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _arrow() -> Any:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise DataError("tables need pyarrow: pip install 'osmotic[tables]'") from error
+    return pyarrow
+
+
+def _load(path: Path) -> pa.Table:
+    arrow = _arrow()
+    from pyarrow import csv, parquet
+
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = parquet.read_table(path)
+        else:
+            nulls = csv.ConvertOptions(strings_can_be_null=True)
+            table = csv.read_csv(
+                path, parse_options=csv.ParseOptions(delimiter=_delimiter(path)), convert_options=nulls
+            )
+        table.validate(full=True)  # a file may call bytes text that are none
+        names = table.column_names
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: not a readable table ({reason}): repair or export it again") from error
+    if path.suffix.lower() != ".parquet" and _headless(table):
+        raise DataError(f"{path}: the first line holds data ({listed(names)}): add a line with column names above it")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: columns with the same name ({listed(twice)}): give each its own")
+    return table
+
+
+def _delimiter(path: Path) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        head = file.readline(1 << 16)
+    return max(",;\t", key=head.count)
+
+
+def _headless(table: pa.Table) -> bool:
+    """Whether the column names are a row of data: all numbers, or a value that its own column of texts has again."""
+    if all(_is_number(name) for name in table.column_names):
+        return True
+    compute = import_module("pyarrow.compute")
+    return any(
+        compute.index(column, name).as_py() >= 0
+        for name, column in zip(table.column_names, table.columns, strict=True)
+        if _is_text(column.type)
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _chosen(table: pa.Table, options: Options, path: Path) -> pa.Table:
+    """The asked columns, in the order of the file; raises DataError for names that it does not have."""
+    names = table.column_names
+    asked = [*(options.columns or []), *options.drop, *options.categorical, *([options.label] if options.label else [])]
+    for name in asked:
+        if name not in names:
+            raise DataError(f"{path}: no column {name!r}{closest(name, names) or '.'} It has: {listed(names, 40)}")
+    if options.label in options.drop:
+        raise DataError(f"{path}: the label {options.label!r} is also dropped: choose one")
+    keep = {*(options.columns or names), options.label} - {*options.drop}
+    return table.select([name for name in names if name in keep])
+
+
+def _label(table: pa.Table, name: str | None, path: Path) -> tuple[Label | None, Labels | None]:
+    if name is None:
+        return None, None
+    column = table.column(name)
+    where = f"{path}: label column {name!r}"
+    if column.null_count:
+        raise DataError(f"{where} is empty in {plural(column.null_count, 'row')}: fill or remove them")
+    fitted, codes = _categories(name, column, where)
+    return Label(position=table.column_names.index(name), column=fitted), codes
+
+
+def _fit(name: str, column: pa.ChunkedArray, coded: bool, path: Path) -> tuple[Column, Array]:
+    """One column's description and its raw values (N,) float64."""
+    types = _arrow().types
+    kind, where = column.type, f"{path}: column {name!r}"
+    if column.null_count == len(column):
+        raise DataError(f"{where} has no values at all: leave it out with drop")
+    if coded or types.is_boolean(kind) or types.is_dictionary(kind) or _is_text(kind):
+        fitted, codes = _categories(name, column, where)
+        return fitted, codes.astype(np.float64)
+    if types.is_floating(kind):
+        return _floats(name, column, where)
+    if types.is_integer(kind) or (types.is_temporal(kind) and not types.is_interval(kind)):
+        return _integers(name, column, where)
+    if types.is_binary(kind) and path.suffix.lower() != ".parquet":
+        raise DataError(f"{where} is not UTF-8 text: save the file as UTF-8")
+    raise DataError(f"{where} holds {kind}, which is neither numbers nor categories: leave it out with drop")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return str(kind) in ("string", "large_string", "string_view")
+
+
+def _categories(name: str, column: pa.ChunkedArray, where: str) -> tuple[Categorical, NDArray[np.int64]]:
+    types = _arrow().types
+    kind, indices = column.type, None
+    if types.is_dictionary(kind):
+        kind, indices = kind.value_type, str(kind.index_type)
+    if not (_is_text(kind) or types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind)):
+        raise DataError(f"{where} holds {kind}, which cannot be categories: use texts, booleans or whole numbers")
+    values: Sequence[Any] = column.to_pylist()
+    if types.is_floating(kind):
+        values = _whole(values, where)
+    distinct = len(set(values))
+    if distinct > MOST_CATEGORIES or (distinct > 50 and distinct > len(values) / 2):
+        raise DataError(
+            f"{where} has {distinct:,} different values in {plural(len(values), 'row')}, too many for categories: "
+            "leave it out with drop"
+        )
+    return fit_categorical(name, values, str(kind), indices=indices)
+
+
+def _whole(values: Iterable[float | None], where: str) -> list[int | None]:
+    """Floats that are all whole, as integers: categories are compared exactly."""
+    found = list(values)
+    bad = [row for row, value in enumerate(found) if value is not None and not float(value).is_integer()]
+    if bad:
+        shown = listed(f"{found[row]} in row {row}" for row in bad)
+        raise DataError(f"{where} has values that are no classes ({shown}): use texts or whole numbers")
+    return [None if value is None else int(value) for value in found]
+
+
+def _floats(name: str, column: pa.ChunkedArray, where: str) -> tuple[Numeric, Array]:
+    raw = column.cast("double").to_numpy().astype(np.float64)  # nulls become NaN: both mean missing
+    infinite = np.flatnonzero(np.isinf(raw))
+    if len(infinite):
+        raise DataError(f"{where} is infinite in {plural(len(infinite), 'row')} ({listed(infinite)}): repair them")
+    present = raw[~np.isnan(raw)]
+    if len(present) == 0:
+        raise DataError(f"{where} has no values at all: leave it out with drop")
+    whole = bool(np.all(present == np.rint(present)) and np.all(np.abs(present) < EXACT))
+    return fit_numeric(name, raw, str(column.type), integer=whole), raw
+
+
+def _integers(name: str, column: pa.ChunkedArray, where: str) -> tuple[Numeric, Array]:
+    """Integers and times as `origin + unit * k`: the smallest value, and the greatest common divisor above it."""
+    arrow = _arrow()
+    try:
+        wide = column if column.type.bit_width == 64 else column.cast(f"int{column.type.bit_width}", safe=False)
+        whole = (column if arrow.types.is_integer(column.type) else wide).cast("int64")
+    except arrow.ArrowException as error:
+        raise DataError(f"{where} has values beyond 64 bits: leave it out with drop") from error
+    absent = whole.is_null().to_numpy().astype(bool)
+    origin = int(import_module("pyarrow.compute").min(whole).as_py())
+    values = np.asarray(whole.fill_null(origin).to_numpy(), np.int64)
+    above = values.astype(np.uint64) - np.array([origin], np.int64).astype(np.uint64)  # cannot overflow
+    unit = max(int(np.gcd.reduce(above)), 1)
+    if int(above.max()) // unit >= EXACT:
+        raise DataError(f"{where} spans more than 2^53 steps: round it, or leave it out with drop")
+    raw = np.where(absent, np.nan, (above // np.uint64(unit)).astype(np.float64))
+    return fit_numeric(name, raw, str(column.type), integer=True, origin=origin, unit=unit), raw
+
+
+def _facts(columns: Sequence[Column]) -> tuple[str, ...]:
+    missing = [column.name for column in columns if isinstance(column, Numeric) and column.missing]
+    missing += [column.name for column in columns if isinstance(column, Categorical) and None in column.categories]
+    if not missing:
+        return ()
+    return (f"missing values in {plural(len(missing), 'column')} ({listed(missing)}): samples will have some too",)
+
+
+def _arrow_column(column: Column, raw: NDArray[np.float64], arrow: Any) -> pa.Array:
+    kind = _arrow_type(column.type, arrow)
+    if isinstance(column, Categorical):
+        array = arrow.array([column.categories[int(code)] for code in raw]).cast(kind)
+        if column.indices is None:
+            return array
+        return array.dictionary_encode().cast(arrow.dictionary(_arrow_type(column.indices, arrow), kind))
+    absent = np.isnan(raw)
+    if arrow.types.is_floating(kind):
+        return arrow.array(raw, mask=absent).cast(kind, safe=False)
+    steps = np.where(absent, 0, raw).astype(np.int64) * column.unit + column.origin
+    whole = arrow.array(steps, mask=absent)
+    if arrow.types.is_integer(kind):
+        return whole.cast(kind)
+    return whole.cast(f"int{kind.bit_width}").cast(kind)
+
+
+def _arrow_type(text: str, arrow: Any) -> pa.DataType:
+    """The type that pyarrow writes as `text`."""
+    zoned = re.fullmatch(r"timestamp\[(\w+), tz=(.+)\]", text)
+    return arrow.timestamp(zoned[1], zoned[2]) if zoned else arrow.type_for_alias(text)

@@ -1,0 +1,1 @@
+"""What a user starts: training on any data, previews, the demo."""

@@ -1,0 +1,127 @@
+"""What a training run will cost, measured before it starts."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from osmotic.condition import Condition
+from osmotic.data.dataset import Dataset
+from osmotic.denoiser import NeuralDenoiser
+from osmotic.nn import count
+from osmotic.training.denoise import PLAYER, Denoising
+from osmotic.training.recipe import Recipe
+from osmotic.training.task import Batch, Noise
+
+PROBE = 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The size and price of a run.
+
+    Args:
+        parameters: trainable.
+        flops: of one evaluation of one sample.
+        seconds: of one optimizer step on this process.
+        memory: bytes for weights, optimizer, averages and what one pass keeps for its gradient.
+    """
+
+    parameters: int
+    flops: int
+    seconds: float
+    memory: int
+
+    def lines(self, recipe: Recipe) -> list[str]:
+        """The plan for a person."""
+        options, process, architecture = recipe.options, recipe.process, recipe.architecture
+        shape = f"widths {'-'.join(str(w) for w in architecture.widths)}" if architecture.widths else ""
+        if architecture.network == "dit":
+            shape = f"width {architecture.width}, depth {architecture.depth}"
+        total = duration(self.seconds * options.steps)
+        return [
+            f"network: {architecture.network}, {shape}, {self.parameters:,} parameters, "
+            f"{self.flops / 1e6:,.1f} MFLOP a sample",
+            f"process: {process.schedule} path, {process.target} target, {process.law} times, "
+            f"sigma_data {process.sigma_data}",
+            f"training: {options.steps:,} steps of {options.batch_size}, learning rate {options.learning_rate:g}",
+            f"memory: about {self.memory / 2**20:,.0f} MiB beside the data and the library",
+            f"time: about {total} ({self.seconds * 1e3:.0f} ms a step) on this machine",
+        ]
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: "2 h 5 min", "3 min", "40 s"."""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min" if seconds >= 90 else f"{max(1, round(seconds))} s"
+
+
+def measure(task: Denoising, dataset: Dataset, recipe: Recipe, device: torch.device) -> Plan:
+    """Run two small passes on copies and scale them up; nothing of the task changes."""
+    task = copy.deepcopy(task)
+    denoiser = task.players[PLAYER].to(device)
+    assert isinstance(denoiser, NeuralDenoiser)
+    options = recipe.options
+    probe = min(PROBE, options.batch_size, len(dataset))
+    seconds, kept = 0.0, 0
+    with torch.random.fork_rng([]):
+        for step in range(2):
+            batch = _batch(dataset, probe, step, device)
+            start = time.perf_counter()
+            with _saved_bytes(denoiser.network) as saved:
+                loss = task.loss(PLAYER, batch, task.players).mean()
+            torch.autograd.backward(loss)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds, kept = time.perf_counter() - start, sum(saved.values())
+    parameters = count.parameters(denoiser)
+    passes = options.batch_size / probe
+    # Weights, gradients and AdamW's two moments, and one copy per average, four bytes each.
+    memory = 4 * parameters * (4 + len(options.ema)) + round(kept * passes / options.accumulate)
+    cond = None if dataset.spec.classes is None else Condition(vector=torch.zeros(1, dtype=torch.int64))
+    return Plan(parameters, count.flops(denoiser.network, dataset.spec.shape, cond), seconds * passes, memory)
+
+
+def _batch(dataset: Dataset, n: int, step: int, device: torch.device) -> Batch:
+    indices = np.arange(n)
+    x0, labels = dataset.batch(indices)
+    cond = None if labels is None else Condition(vector=labels.to(device))
+    return Batch(x0.to(device), cond, indices, indices, step, Noise(0, step, n, 0, n, device))
+
+
+@contextmanager
+def _saved_bytes(network: nn.Module) -> Iterator[dict[int, int]]:
+    """The storages that a network's forward pass keeps for its gradient, and their sizes.
+
+    Only the network is watched: the algebra around it differentiates schedules, which cannot be done under these hooks.
+    """
+    sizes: dict[int, int] = {}
+    watch = ExitStack()
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def enter(module: nn.Module, args: object) -> None:
+        watch.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor))
+
+    def leave(module: nn.Module, args: object, output: object) -> None:
+        watch.close()
+
+    handles = [network.register_forward_pre_hook(enter), network.register_forward_hook(leave)]
+    try:
+        yield sizes
+    finally:
+        watch.close()
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,43 @@
+"""Preview pictures while training: the same seeds at every step, from step 0 on."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from osmotic.data.dataset import Dataset
+from osmotic.denoiser import Denoiser
+from osmotic.report.samples import draw
+from osmotic.training.denoise import PLAYER
+from osmotic.training.hooks import Hook, Moment
+from osmotic.training.model import Model
+from osmotic.training.recipe import Recipe
+
+COUNT, EACH, PLAIN = 1000, 4, 16
+SEED = 0
+
+
+def preview(recipe: Recipe, dataset: Dataset) -> Hook:
+    """A hook that draws averaged-weight samples to ``samples/step-00001000.png`` and to TensorBoard."""
+    spec = dataset.spec
+    classes = () if spec.classes is None else spec.classes[:10]
+    pictured = spec.kind == "images"
+    n = len(classes) * EACH if classes and pictured else PLAIN if pictured or spec.kind == "sequences" else COUNT
+    labels = [i // EACH for i in range(n)] if classes and pictured else None
+    if spec.classes is not None and labels is None:
+        labels = [i % len(spec.classes) for i in range(n)]
+
+    def call(moment: Moment) -> None:
+        denoiser = moment.modules[PLAYER]
+        assert isinstance(denoiser, Denoiser)
+        # Every process samples, for a sharded network answers only when all of them ask.
+        with moment.averaged():
+            x = Model(denoiser, spec, recipe, moment.step).sample(n, labels, seed=SEED)
+        if not moment.world.main:
+            return
+        path = moment.run.samples / f"step-{moment.step:08d}.png"
+        draw(spec.decode(x.cpu().numpy()), spec, path, rows=classes if pictured else ())
+        with Image.open(path) as picture:
+            moment.log.picture(moment.step, "samples", np.asarray(picture.convert("RGB")))
+
+    return Hook(recipe.options.preview_every, call)

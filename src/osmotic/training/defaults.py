@@ -1,0 +1,71 @@
+"""Defaults found from the data: network, steps and batch for each kind and size (torch-free)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from osmotic.data.spec import Spec
+from osmotic.training.recipe import Architecture, Recipe
+
+
+class _Size(NamedTuple):
+    """What suits pictures up to a side."""
+
+    side: int
+    widths: tuple[int, ...]
+    blocks: int
+    attention: tuple[int, ...]
+    steps: int
+    batch: int
+    rate: float
+
+
+_PICTURES = (
+    _Size(16, (32, 64), 1, (), 3000, 128, 2e-3),
+    _Size(40, (64, 128, 256), 2, (2,), 20_000, 128, 6e-4),
+    _Size(80, (64, 128, 192, 256), 2, (2, 3), 50_000, 64, 3e-4),
+    _Size(10**9, (64, 128, 192, 256, 256), 2, (3, 4), 100_000, 32, 2e-4),
+)
+
+
+def fill(recipe: Recipe, spec: Spec) -> Recipe:
+    """The recipe with everything that was left out chosen for the data; what was given stays.
+
+    A field counts as given if it was set when the recipe was made, even to its default.
+    """
+    architecture, options = _suggest(spec, recipe.architecture)
+    return recipe.model_copy(
+        update={
+            "architecture": _merge(recipe.architecture, architecture),
+            "options": _merge(recipe.options, options),
+        }
+    )
+
+
+def _merge(model: Any, suggested: dict[str, Any]) -> Any:
+    """The model with suggestions for the fields that nobody set."""
+    given = {name: getattr(model, name) for name in model.model_fields_set if getattr(model, name) is not None}
+    return type(model)(**{**suggested, **given})
+
+
+def _suggest(spec: Spec, wanted: Architecture) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Architecture and options for data of this kind and size."""
+    positions = spec.shape[1:]
+    kind = wanted.network or ("unet" if spec.kind in ("images", "sequences") or len(positions) in (2, 3) else "mlp")
+    if kind == "mlp" or not positions:
+        return _flat(spec)
+    if len(positions) == 1:
+        architecture: dict[str, Any] = {"network": kind, "widths": (64, 128, 128), "attention": (2,)}
+        return architecture, {"steps": 10_000, "batch_size": 64, "learning_rate": 1e-3}
+    size = next(size for size in _PICTURES if max(positions) <= size.side)
+    architecture = {"network": kind, "widths": size.widths, "blocks": size.blocks, "attention": size.attention}
+    return architecture, {"steps": size.steps, "batch_size": size.batch, "learning_rate": size.rate}
+
+
+def _flat(spec: Spec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A perceptron as wide as the data ask for."""
+    entries = math.prod(spec.shape)
+    width = 128 if entries <= 4 else 256 if entries <= 64 else 512
+    steps = 5000 if entries <= 4 else 10_000
+    return {"network": "mlp", "widths": (width,) * 4}, {"steps": steps, "batch_size": 256, "learning_rate": 1e-3}

@@ -1,0 +1,233 @@
+"""A trained model: what a run directory gives when it is loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from osmotic.condition import Condition
+from osmotic.data.spec import Spec
+from osmotic.denoiser import Denoiser, Rescheduled
+from osmotic.guidance import ClassifierFree
+from osmotic.noise import generators
+from osmotic.samplers import CATALOG, Sampler, prior, trajectory
+from osmotic.schedules import Schedule
+from osmotic.times import GRIDS, Grid, LogSNR
+from osmotic.training import build, checkpoint
+from osmotic.training.denoise import PLAYER
+from osmotic.training.errors import RunError
+from osmotic.training.recipe import Recipe
+from osmotic.training.run import Run
+
+SAMPLER, STEPS = "dpmpp-2m", 10
+Labels = int | str | Sequence[int | str] | Tensor | np.ndarray
+
+
+class Model:
+    """A denoiser with the description of the data it was trained on.
+
+    Attributes:
+        denoiser: the trained denoiser, in evaluation mode.
+        spec: the data; ``spec.decode`` gives samples in the user's own format.
+        recipe: how it was trained.
+        step: optimizer steps it was trained for.
+    """
+
+    def __init__(self, denoiser: Denoiser, spec: Spec, recipe: Recipe, step: int) -> None:
+        self.denoiser, self.spec, self.recipe, self.step = denoiser.eval(), spec, recipe, step
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.denoiser.parameters()).device
+
+    def sample(
+        self,
+        n: int,
+        cond: Labels | Condition | None = None,
+        guidance: float = 1.0,
+        sampler: str | Sampler = SAMPLER,
+        steps: int = STEPS,
+        seed: int = 0,
+        *,
+        grid: str | Grid | None = None,
+        schedule: Schedule | None = None,
+        first: int = 0,
+        batch_size: int = 256,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """n samples; sample i of a seed is the same whatever the batch size or the number asked for.
+
+        Args:
+            n: how many.
+            cond: one class (name or number) for all, one per sample, or a :class:`~osmotic.condition.Condition`; None
+                is unconditional.
+            guidance: classifier-free scale; 1 is plain conditional, 0 unconditional, above 1 sharpens.
+            sampler: a name of ``osmotic.samplers.CATALOG`` or a sampler.
+            steps: of the sampler, at least 1.
+            seed: with the sample's number it keys all noise.
+            grid: a name of ``osmotic.times.GRIDS`` or a grid; by default even in log-SNR over the levels that matter
+                for data of this size (:func:`suggested_grid`).
+            schedule: sample on this path instead of the one it was trained on.
+            first: number of the first sample.
+            batch_size: samples at a time; it changes memory, not results.
+            progress: called with the number of samples that were finished.
+
+        Returns:
+            ``(n, *S)`` float32 in the network's own scale; :meth:`decode` turns them into the user's format.
+
+        Raises:
+            ValueError: for an unknown name, class, or a count that does not fit.
+        """
+        done = []
+        for start in range(0, n, batch_size):
+            count = min(batch_size, n - start)
+            *_, last = self.trajectory(
+                count,
+                self.condition(cond, n, start, count),
+                guidance,
+                sampler,
+                steps,
+                seed,
+                grid=grid,
+                schedule=schedule,
+                first=first + start,
+            )
+            done.append(last)
+            if progress is not None:
+                progress(count)
+        return torch.cat(done) if done else torch.empty(0, *self.spec.shape)
+
+    def trajectory(
+        self,
+        n: int,
+        cond: Labels | Condition | None = None,
+        guidance: float = 1.0,
+        sampler: str | Sampler = SAMPLER,
+        steps: int = STEPS,
+        seed: int = 0,
+        *,
+        grid: str | Grid | None = None,
+        schedule: Schedule | None = None,
+        first: int = 0,
+    ) -> Iterator[Tensor]:
+        """The ``steps + 1`` points from noise to samples, each ``(n, *S)``; arguments as in :meth:`sample`."""
+        denoiser = self.denoiser if schedule is None else Rescheduled(self.denoiser, schedule)
+        shown = self.condition(cond, n, 0, n)
+        if shown is not None and guidance != 1:
+            denoiser = ClassifierFree(denoiser, guidance)
+        solver = named(sampler, CATALOG, "sampler") if isinstance(sampler, str) else sampler
+        stops = named(grid, GRIDS, "grid") if isinstance(grid, str) else grid or suggested_grid(self.spec, self.recipe)
+        times = stops(denoiser.schedule, steps, denoiser.start)
+        keyed = generators(seed, range(first, first + n), self.device)
+        with torch.no_grad():
+            x = prior(denoiser, (n, *self.spec.shape), keyed, self.device)
+            yield from trajectory(solver, denoiser, x, times, shown, keyed)
+
+    def decode(self, x: Tensor) -> np.ndarray[Any, Any]:
+        """Samples ``(n, *S)`` in the user's format: pictures (n, H, W, C) uint8, arrays in their own units."""
+        return self.spec.decode(x.float().cpu().numpy())
+
+    def condition(self, cond: Labels | Condition | None, n: int, start: int, count: int) -> Condition | None:
+        """The condition of samples ``start`` to ``start + count`` of n, from what a user may pass."""
+        if cond is None:
+            return None
+        if isinstance(cond, Condition):
+            return cond[start : start + count].to(self.device) if len(cond) == n else cond.to(self.device)
+        labels = self._labels(cond)
+        if len(labels) not in (1, n):
+            raise ValueError(f"{len(labels)} classes were given for {n} samples; give one, or one per sample.")
+        labels = labels * n if len(labels) == 1 else labels
+        return Condition(vector=torch.tensor(labels[start : start + count], device=self.device))
+
+    def _labels(self, cond: Labels) -> list[int]:
+        if self.spec.classes is None:
+            raise ValueError("This model was trained without classes; leave the class out.")
+        if isinstance(cond, Tensor | np.ndarray):
+            cond = [int(c) for c in cond.reshape(-1)]
+        each = [cond] if isinstance(cond, int | str) else list(cond)
+        return [class_number(c, self.spec.classes) for c in each]
+
+
+def suggested_grid(spec: Spec, recipe: Recipe) -> Grid:
+    """Even steps in log-SNR between the levels where something is decided, in units of the data's deviation sd.
+
+    From noise of about 3 sd times the square root of the number of positions (an average over p positions is still seen
+    under noise sqrt(p) times larger), but at least 12 sd, down to sd / 40. On the digits this beats EDM's grid from 80
+    to 0.002 at ten steps (benchmarks/grids.py).
+    """
+    sd = recipe.process.sigma_data or 1.0
+    positions = math.prod(spec.shape[1:])
+    return LogSNR(rho_min=sd / 40, rho_max=sd * max(12.0, 3.3 * math.sqrt(positions)))
+
+
+def class_number(wanted: int | str, classes: Sequence[str]) -> int:
+    """The number of a class given by name or number; names win, so that digits called "0" to "9" work.
+
+    Raises:
+        ValueError: if there is no such class, listing some that there are.
+    """
+    if isinstance(wanted, str) and wanted in classes:
+        return list(classes).index(wanted)
+    number = int(wanted) if isinstance(wanted, int) or wanted.lstrip("-").isdigit() else -1
+    if not 0 <= number < len(classes):
+        shown = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
+        raise ValueError(f"There is no class {wanted!r}; the {len(classes)} classes are {shown}.")
+    return number
+
+
+def named(name: str, table: dict[str, Callable[[], Any]], what: str) -> Any:
+    """The object of a catalogue.
+
+    Raises:
+        ValueError: if the catalogue has no such name, listing those it has.
+    """
+    if name not in table:
+        raise ValueError(f"There is no {what} {name!r}; there are {', '.join(table)}.")
+    return table[name]()
+
+
+def load(directory: str | Path, weights: str | None = None, device: torch.device | str | None = None) -> Model:
+    """The model of a run directory, from its newest whole checkpoint.
+
+    Args:
+        directory: that ``osmotic train`` made.
+        weights: ``"model"`` for the raw weights, ``"ema-500"`` for the average of that half-life; the first average by
+            default.
+        device: where to put it; a CUDA device if there is one by default.
+
+    Raises:
+        RunError: if it is no run, holds no whole checkpoint, or its weights do not fit.
+    """
+    run = Run.open(directory)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    recipe, spec = stored(run)
+    found = checkpoint.newest(run, lambda text: None)
+    if found is None:
+        raise RunError(f"{directory} has no checkpoint yet; train it further with --resume.")
+    folder, manifest = found
+    name = weights or (checkpoint.average_name(recipe.options.ema[0]) if recipe.options.ema else "model")
+    denoiser = build.denoiser(recipe, spec, torch.device("cpu"))
+    checkpoint.load_weights(folder, name, denoiser, PLAYER)
+    return Model(denoiser.to(place), spec, recipe, manifest.step)
+
+
+def stored(run: Run) -> tuple[Recipe, Spec]:
+    """The recipe and the data's description that a run holds.
+
+    Raises:
+        RunError: naming the entry that this version does not understand.
+    """
+    try:
+        return Recipe.model_validate(run.recipe()), Spec.model_validate(run.data())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunError(f"{run.directory} was not made by this version of osmotic: {where}: {first['msg']}.") from None

@@ -1,0 +1,81 @@
+"""What a run is made of, as one typed value: stored with the run; the command line's flags are made from it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from osmotic.training.options import Options
+
+Width = Annotated[int, Field(ge=1, strict=True)]
+Network = Literal["unet", "dit", "mlp"]
+
+# The names of the catalogues, kept here without torch so that `--help` is fast; a test holds them to the catalogues.
+Schedule = Literal[
+    "rectified",
+    "cosine",
+    "vp",
+    "sub-vp",
+    "ve",
+    "geometric-ve",
+    "sigmoid",
+    "ddpm-linear",
+    "ddpm-scaled-linear",
+    "ddpm-cosine",
+    "ddpm-sigmoid",
+    "ddpm-zero-terminal",
+    "rectified-shifted",
+    "cosine-shifted",
+]
+Target = Literal["x0", "eps", "score", "v", "velocity", "karras"]
+Law = Literal["uniform", "levels", "logit-normal", "log-normal", "adaptive"]
+Weight = Literal["unit", "min-snr", "likelihood", "karras"]
+Sampler = Literal[
+    "ddim", "ddim-half", "ddpm", "ddpm-large", "euler", "midpoint", "heun", "dpmpp-2m", "jump", "consistency"
+]
+Grid = Literal["uniform", "quadratic", "karras", "log-snr", "levels"]
+
+
+class Frozen(BaseModel):
+    """A value that cannot change and takes no unknown or infinite entries."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Architecture(Frozen):
+    """The network; what is left out is chosen by the size and kind of the data."""
+
+    network: Network | None = Field(None, description="unet, dit or mlp; by default a U-Net for pictures and sequences")
+    widths: tuple[Width, ...] | None = Field(None, description="channels of each level of a U-Net or layer of an MLP")
+    blocks: Annotated[int, Field(ge=1, strict=True)] = Field(2, description="residual blocks a level of a U-Net")
+    attention: tuple[Annotated[int, Field(ge=0, strict=True)], ...] | None = Field(
+        None, description="levels of a U-Net that attend, 0 the finest"
+    )
+    width: Width = Field(256, description="width of a DiT")
+    depth: Width = Field(8, description="blocks of a DiT")
+    patch: Width = Field(2, description="side of a DiT's patches")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout within the network")
+
+
+class Process(Frozen):
+    """The diffusion process and what of it is learned."""
+
+    schedule: Schedule = Field("ve", description="the path from data to noise")
+    target: Target = Field("karras", description="what the network outputs")
+    law: Law = Field("log-normal", description="how training times are drawn")
+    weight: Weight = Field("unit", description="how errors at each time are weighted, on top of the target's own scale")
+    condition_dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of samples trained without their label, for guidance"
+    )
+    sigma_data: float | None = Field(None, gt=0, description="standard deviation of the data; measured by default")
+
+
+class Recipe(Frozen):
+    """Everything that decides the outcome of a training run, but the data themselves."""
+
+    options: Options = Options()
+    architecture: Architecture = Architecture()
+    process: Process = Process()
+    holdout: float = Field(0.1, ge=0, lt=1, description="share of the data held out to measure the loss on")
+    flip: bool = Field(False, description="mirror pictures left to right at random while training")
