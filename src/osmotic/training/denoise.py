@@ -1,0 +1,89 @@
+"""Training a denoiser: the usual task."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from osmotic.condition import Condition
+from osmotic.denoiser import Denoiser, NeuralDenoiser
+from osmotic.estimate import Estimate
+from osmotic.laws import Law
+from osmotic.objectives import denoising
+from osmotic.objectives.weights import Weight
+from osmotic.schedules import Number
+from osmotic.training.task import Batch, Noise, Stream, Task
+
+PLAYER = "denoiser"
+
+
+class Denoising(Task):
+    """``E_t E_eps w(t) |estimate - truth|^2`` over a law of times, for one player named ``denoiser``.
+
+    Args:
+        denoiser: what is trained.
+        law: how often each time is trained; an adaptive one learns from the losses of all processes.
+        weight: of each time in the loss; None is 1 in target space.
+        drop: the probability that a sample's condition is hidden, for classifier-free guidance, in [0, 1].
+    """
+
+    def __init__(self, denoiser: Denoiser, law: Law, weight: Weight | None = None, drop: float = 0.0) -> None:
+        self.denoiser, self.law, self.weight, self.drop = denoiser, law, weight, drop
+        self.players = {PLAYER: denoiser}
+        # Held-out losses are compared over the whole run, so their times come from the law as it was before it learned.
+        self._first_law = copy.deepcopy(law)
+
+    def loss(self, player: str, batch: Batch, modules: Mapping[str, nn.Module]) -> Tensor:
+        t, importance = self._own_times(batch)
+        eps = batch.noise.normal(Stream.NOISE, batch.x0.shape[1:])
+        seen = _Called(self.denoiser, modules[player])
+        loss = denoising(seen, batch.x0, t, eps, self._shown(batch), self.weight)
+        return loss * importance.to(loss)
+
+    def levels(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        t, importance = self._own_times(batch)
+        return self.denoiser.schedule.log_snr(t), importance
+
+    def update(self, player: str, noise: Noise, losses: Tensor) -> None:
+        t, importance = self._times(noise, self.law)
+        self.law.update(self.denoiser.schedule, t, losses / importance)
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"law.{name}": tensor for name, tensor in self.law.state_dict().items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.law.load_state_dict({name.removeprefix("law."): tensor for name, tensor in state.items()})
+
+    def core(self, player: str) -> nn.Module:
+        # The algebra around the network runs on float64 scalars and gives an Estimate, which is no tensor.
+        return self.denoiser.network if isinstance(self.denoiser, NeuralDenoiser) else self.denoiser
+
+    def _times(self, noise: Noise, law: Law) -> tuple[Tensor, Tensor]:
+        """The times of the whole global batch: a law may draw them together (stratified)."""
+        t, importance = law.draw(self.denoiser.schedule, noise.total, noise.generator(Stream.TIME))
+        return t, importance
+
+    def _own_times(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        t, importance = self._times(batch.noise, self.law if batch.training else self._first_law)
+        return batch.noise.own(t), batch.noise.own(importance)
+
+    def _shown(self, batch: Batch) -> Condition | None:
+        if batch.cond is None or self.drop == 0 or not batch.training:
+            return batch.cond
+        keep: Tensor = batch.noise.uniform(Stream.DROP) >= self.drop
+        return batch.cond.drop(keep)
+
+
+class _Called(Denoiser):
+    """A denoiser that is called through its wrapper, so that gradients are exchanged, and described by itself."""
+
+    def __init__(self, denoiser: Denoiser, wrapper: nn.Module) -> None:
+        super().__init__()
+        self.schedule, self.target, self.start = denoiser.schedule, denoiser.target, denoiser.start
+        self._wrapper = [wrapper]  # in a list: this is no parent of the module
+
+    def forward(self, x: Tensor, t: Tensor, cond: object = None, s: Number | None = None) -> Estimate:
+        estimate: Estimate = self._wrapper[0](x, t, cond, s)
+        return estimate

@@ -1,0 +1,81 @@
+"""Batches as a pure function of the step: which samples, how augmented, with which noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from osmotic.condition import Condition
+from osmotic.training.distributed import World
+from osmotic.training.options import Options
+from osmotic.training.order import Order
+from osmotic.training.task import Batch, Noise
+
+
+class Samples(Protocol):
+    """What the loop asks of a data set (``osmotic.data.Dataset`` is one)."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor | None]: ...
+
+    def name(self, index: int) -> str: ...
+
+
+class Augmentation(Protocol):
+    """A change of samples ``(B, *S)`` that is a function of the seed and each sample's position in the run alone."""
+
+    def __call__(self, x: Tensor, seed: int, positions: np.ndarray) -> Tensor: ...
+
+
+def fetch(samples: Samples, indices: np.ndarray, positions: np.ndarray, noise: Noise) -> Batch:
+    """The samples at ``indices`` on the noise's device, their labels as the condition."""
+    x0, labels = samples.batch(indices)
+    cond = None if labels is None else Condition(vector=labels.to(noise.device))
+    return Batch(x0.to(noise.device), cond, positions, indices, noise.step, noise)
+
+
+class Feed:
+    """This process's share of every global batch.
+
+    Args:
+        samples: the training set.
+        augmentations: applied in order.
+        options: batch size, passes and seed.
+        world: which share, and on which device.
+
+    Raises:
+        RunError: if the batch has fewer samples than there are processes times passes.
+    """
+
+    def __init__(self, samples: Samples, augmentations: Sequence[Augmentation], options: Options, world: World) -> None:
+        self.samples, self.augmentations, self.device = samples, augmentations, world.device
+        self.seed, self.batch_size = options.seed, options.batch_size
+        self.order = Order(len(samples), options.batch_size, options.seed)
+        self.passes = world.share(options.batch_size, options.accumulate)
+
+    def batches(self, step: int) -> list[Batch]:
+        """The passes of a step; may be called from any thread, for any step, in any order."""
+        return [self._batch(step, slots) for slots in self.passes]
+
+    def noise(self, step: int, slots: range | None = None) -> Noise:
+        """The draws of a step, for some slots or for the whole global batch."""
+        slots = slots or range(self.batch_size)
+        return Noise(self.seed, step, self.batch_size, slots.start, len(slots), self.device)
+
+    def names(self, step: int, slots: np.ndarray) -> list[str]:
+        """The names of the samples in some slots of a step's global batch."""
+        positions = self.order.positions(step, range(self.batch_size))[slots]
+        return [self.samples.name(int(index)) for index in self.order.indices(positions)]
+
+    def _batch(self, step: int, slots: range) -> Batch:
+        positions = self.order.positions(step, slots)
+        batch = fetch(self.samples, self.order.indices(positions), positions, self.noise(step, slots))
+        x0 = batch.x0
+        for augment in self.augmentations:
+            x0 = augment(x0, self.seed, positions)
+        return replace(batch, x0=x0)

@@ -1,0 +1,209 @@
+"""A run directory: where training writes, and the only place it writes (torch-free)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from osmotic.training import manifest
+from osmotic.training.errors import RunError, SaveFailed
+from osmotic.training.manifest import Manifest
+
+RECIPE = "recipe.json"
+HIDDEN = ".tmp"  # unfinished things begin so, and are swept up
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file's content in one instant: readers and crashes see the old bytes or the new, never a part.
+
+    Raises:
+        SaveFailed: if the disk is full or not writable; the old file is intact.
+    """
+    temporary = path.with_name(f"{HIDDEN}-{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise SaveFailed(f"{path} cannot be written: {error.strerror}; the old content is intact.") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """:func:`write_atomically` of readable JSON; NaN and infinities are refused."""
+    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+class Run:
+    """A directory with recipe.json, data.json, metrics.jsonl, timing.jsonl, checkpoints/, samples/ and tb/.
+
+    Use :meth:`create` or :meth:`open`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @classmethod
+    def create(cls, directory: str | Path, recipe: Mapping[str, Any], data: Mapping[str, Any]) -> Run:
+        """Start a run in a new or empty directory; the recipe and the data's description are stored as JSON.
+
+        Raises:
+            RunError: if something is there already.
+        """
+        run = cls(Path(directory))
+        if run.recipe_path.exists():
+            raise RunError(f"{directory} already holds a run; pass --resume to continue it, or choose another --out.")
+        if run.directory.exists() and not run.directory.is_dir():
+            raise RunError(f"{directory} is a file; choose another --out.")
+        if run.directory.exists() and any(not _ours(path) for path in run.directory.iterdir()):
+            raise RunError(f"{directory} is not empty and holds no run; choose a new or empty directory for --out.")
+        try:
+            run.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{directory} cannot be made: {error.strerror}; choose another --out.") from error
+        write_json(run.data_path, data)
+        write_json(run.recipe_path, recipe)  # last: a directory with a recipe is a run
+        return run
+
+    @classmethod
+    def open(cls, directory: str | Path) -> Run:
+        """An existing run.
+
+        Raises:
+            RunError: if the directory is none, naming what is missing.
+        """
+        run = cls(Path(directory))
+        if not run.directory.is_dir():
+            raise RunError(
+                f"{directory} does not exist, so it is no run; make one with `osmotic train DATA --out {directory}`."
+            )
+        for path in (run.recipe_path, run.data_path):
+            if not path.is_file():
+                raise RunError(
+                    f"{directory} is not a run: it has no {path.name}; pass a directory that `osmotic train` made."
+                )
+        return run
+
+    @property
+    def recipe_path(self) -> Path:
+        return self.directory / RECIPE
+
+    @property
+    def data_path(self) -> Path:
+        return self.directory / "data.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.directory / "metrics.jsonl"
+
+    @property
+    def timing_path(self) -> Path:
+        """Speed and remaining time, apart from the metrics: those are the same numbers in every repetition."""
+        return self.directory / "timing.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.directory / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        return self.directory / "samples"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.directory / "tb"
+
+    def recipe(self) -> dict[str, Any]:
+        """What was stored as recipe.json."""
+        return _read_object(self.recipe_path)
+
+    def data(self) -> dict[str, Any]:
+        """What was stored as data.json."""
+        return _read_object(self.data_path)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; an unfinished last line (of a killed run) is left out."""
+        if not self.metrics_path.is_file():
+            return []
+        return [record for _, record in whole_lines(self.metrics_path)]
+
+    def folders(self) -> list[Path]:
+        """The folders of finished checkpoints, newest first (their content is not checked)."""
+        if not self.checkpoints.is_dir():
+            return []
+        return sorted((p for p in self.checkpoints.glob("step-*") if p.is_dir()), reverse=True)
+
+    def complete(self) -> list[tuple[Path, Manifest]]:
+        """Checkpoints whose files are there in the right sizes, newest first; cheap, so made for listing."""
+        found = []
+        for folder in self.folders():
+            try:
+                found.append((folder, manifest.read(folder)))
+            except RunError:
+                continue
+        return found
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for writing; a killed holder leaves no lock behind. Unfinished leftovers are swept up.
+
+        Raises:
+            RunError: if another process trains in it.
+        """
+        with (self.directory / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(
+                    f"{self.directory} is in use by another process; wait for it or choose another --out."
+                ) from None
+            for leftover in [*self.directory.glob(f"{HIDDEN}*"), *self.checkpoints.glob(f"{HIDDEN}*")]:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            yield
+
+
+def whole_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """(line, parsed line) for the leading lines of a JSON-lines file that are complete."""
+    for line in path.read_bytes().splitlines(keepends=True):
+        if not line.endswith(b"\n"):
+            return
+        try:
+            record = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(record, dict):
+            return
+        yield line, record
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file was left by a :meth:`Run.create` that was killed before it stored the recipe."""
+    return path.name == "data.json" or path.name.startswith(HIDDEN)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read as JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} should hold a JSON object.")
+    return value

@@ -1,0 +1,49 @@
+"""The demo's quality bar for every parameterization and path: hours of evidence, so kept out of `make test`."""
+
+import numpy as np
+import pytest
+
+from osmotic.data.dataset import open_data, split
+from osmotic.metrics import accuracy_of_training_on, agreement, fit_classifier
+from osmotic.recipes.demo import CLASSES, GUIDANCE, HOLDOUT, JUDGED, LEARNED, demo, everything
+from osmotic.recipes.train import train
+from osmotic.schedules import VE, VP, Rectified
+from osmotic.training.model import Model, load
+from osmotic.training.recipe import Process, Recipe
+
+AGREEMENT, LEARNED_FROM = 0.99, 0.97
+
+
+def check(model: Model, **how) -> None:
+    """1,000 guided digits at 10 steps agree with their class; a classifier trained on 2,000 plain ones knows real digits."""
+    training, held_out = (everything(part) for part in split(open_data("digits"), HOLDOUT, 0))
+    labels = np.arange(LEARNED) % CLASSES
+    judge = fit_classifier(*training)
+    guided = model.sample(JUDGED, labels[:JUDGED], GUIDANCE, **how).numpy()
+    plain = model.sample(LEARNED, labels, **how).numpy()
+    assert agreement(judge, guided, labels[:JUDGED]) >= AGREEMENT
+    assert accuracy_of_training_on(plain, labels, *held_out) >= LEARNED_FROM
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_demo_reaches_its_bars(seed, tmp_path):
+    scores, pictures = demo(tmp_path / "run", seed)
+    assert scores.judge > 0.95
+    assert scores.agreement >= AGREEMENT
+    assert scores.learned >= LEARNED_FROM
+    assert 0.2 < scores.closer < 0.8
+    assert all(path.is_file() for path in pictures)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("target", ["eps", "v", "x0", "karras", "velocity"])
+def test_every_target_on_one_schedule(target, tmp_path):
+    process = Process(schedule="vp", target=target, law="uniform")
+    train("digits", tmp_path / "run", Recipe(process=process, holdout=HOLDOUT))
+    check(load(tmp_path / "run"))
+    if target == "v":
+        for schedule in (VE(80.0), Rectified(), VP()):
+            check(load(tmp_path / "run"), schedule=schedule)
