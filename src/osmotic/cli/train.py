@@ -15,7 +15,7 @@ from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Process, Recipe
 
 Training = flags(Options, "training", found=frozenset({"steps", "batch_size", "learning_rate"}))
-Net = flags(Architecture, "network", found=frozenset({"network", "widths", "blocks", "attention"}))
+Net = flags(Architecture, "network", found=frozenset({"network", "widths", "blocks", "attention", "dropout"}))
 Diffusion = flags(Process, "process", found=frozenset({"sigma_data"}))
 Rest = flags(Recipe, "more")
 KINDS = "{" + ",".join(get_args(Kind)) + "}"
