@@ -15,7 +15,9 @@ AGREEMENT, LEARNED_FROM = 0.99, 0.97
 
 
 def check(model: Model, **how) -> None:
-    """1,000 guided digits at 10 steps agree with their class; a classifier trained on 2,000 plain ones knows real digits."""
+    """1,000 guided digits at 10 steps agree with their class; a classifier trained on 2,000 plain ones knows real
+    digits.
+    """
     training, held_out = (everything(part) for part in split(open_data("digits"), HOLDOUT, 0))
     labels = np.arange(LEARNED) % CLASSES
     judge = fit_classifier(*training)

@@ -21,6 +21,7 @@ from osmotic.training.recipe import Recipe
 from osmotic.training.task import Batch, Noise
 
 PROBE = 32
+QUICK = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,29 +67,37 @@ def duration(seconds: float) -> str:
 
 
 def measure(task: Denoising, dataset: Dataset, recipe: Recipe, device: torch.device) -> Plan:
-    """Run two small passes on copies and scale them up; nothing of the task changes."""
+    """Run a few passes on copies and scale them up; nothing of the task changes."""
     task = copy.deepcopy(task)
     denoiser = task.players[PLAYER].to(device)
     assert isinstance(denoiser, NeuralDenoiser)
     options = recipe.options
-    probe = min(PROBE, options.batch_size, len(dataset))
-    seconds, kept = 0.0, 0
+    whole = min(-(-options.batch_size // options.accumulate), len(dataset))
+    probe = min(PROBE, whole)
     with torch.random.fork_rng([]):
-        for step in range(2):
-            batch = _batch(dataset, probe, step, device)
-            start = time.perf_counter()
-            with _saved_bytes(denoiser.network) as saved:
-                loss = task.loss(PLAYER, batch, task.players).mean()
-            torch.autograd.backward(loss)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds, kept = time.perf_counter() - start, sum(saved.values())
+        with _saved_bytes(denoiser.network) as saved:
+            _seconds(task, dataset, probe, device)
+        seconds = _seconds(task, dataset, probe, device)
+        if seconds < QUICK:
+            # Small passes are mostly overhead; where it costs nothing, a real one is timed.
+            probe, seconds = whole, min(_seconds(task, dataset, whole, device) for _ in range(3))
     parameters = count.parameters(denoiser)
-    passes = options.batch_size / probe
+    kept = sum(saved.values()) * whole / min(PROBE, whole)
     # Weights, gradients and AdamW's two moments, and one copy per average, four bytes each.
-    memory = 4 * parameters * (4 + len(options.ema)) + round(kept * passes / options.accumulate)
+    memory = 4 * parameters * (4 + len(options.ema)) + round(kept)
     cond = None if dataset.spec.classes is None else Condition(vector=torch.zeros(1, dtype=torch.int64))
-    return Plan(parameters, count.flops(denoiser.network, dataset.spec.shape, cond), seconds * passes, memory)
+    flops = count.flops(denoiser.network, dataset.spec.shape, cond)
+    return Plan(parameters, flops, seconds * options.batch_size / probe, memory)
+
+
+def _seconds(task: Denoising, dataset: Dataset, n: int, device: torch.device) -> float:
+    """The time of one pass forward and back with n samples."""
+    batch = _batch(dataset, n, 0, device)
+    start = time.perf_counter()
+    torch.autograd.backward(task.loss(PLAYER, batch, task.players).mean())
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
 
 
 def _batch(dataset: Dataset, n: int, step: int, device: torch.device) -> Batch:

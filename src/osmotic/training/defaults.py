@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from osmotic.data.spec import Spec
 from osmotic.training.recipe import Architecture, Recipe
 
-
 FEW = 5000
 
 
