@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate
+from torch import nn
 
 from osmotic import samplers, times
-from osmotic.denoiser import Denoiser, Rescheduled
-from osmotic.estimate import Estimate
+from osmotic.denoiser import Denoiser, NeuralDenoiser, Rescheduled
+from osmotic.estimate import TARGETS, Estimate
 from osmotic.noise import generators, normal
 from osmotic.oracles import Gaussian, GaussianMixture
 from osmotic.samplers import CATALOG, DDIM, DDPM, DPMSolverPP2M, Euler, Gamma, Heun, sample, trajectory
@@ -416,3 +417,25 @@ def test_times_per_sample_are_the_single_steps(name):
 def test_stochastic_steps_refuse_times_per_sample():
     with pytest.raises(ValueError, match="a whole batch at one time"):
         DDPM().step(mixture(VP()), draws(2, 2), torch.tensor([0.5, 0.6]), torch.tensor([0.1, 0.2]))
+
+
+@pytest.mark.parametrize("path", list(SCHEDULES))
+@pytest.mark.parametrize("target", list(TARGETS))
+def test_preparing_a_grid_changes_nothing(target, path):
+    """What is computed on the whole grid at once equals what a lone evaluation computes."""
+
+    class Wave(nn.Module):
+        def forward(self, x, time, cond=None):
+            return torch.sin(x + time[:, None] / 300)
+
+    schedule = SCHEDULES[path]()
+    try:
+        denoiser = NeuralDenoiser(Wave(), schedule, TARGETS[target](0.5), sigma_data=0.5)
+    except ValueError:
+        pytest.skip("singular at the start")
+    x, grid = draws(3, 2).float(), times.Karras()(schedule, 4)
+    for each in (denoiser, Rescheduled(denoiser, VE(60.0))):
+        stops = grid if each is denoiser else times.Karras()(each.schedule, 4, start=each.start)
+        for level in samplers.prepare(each, stops)[:-1]:
+            for a, b in zip(each(x, level), each(x, torch.tensor(float(level), dtype=torch.float64)), strict=True):
+                assert torch.allclose(a, b, rtol=1e-5, atol=1e-5 * float(b.abs().max()))
