@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 .PHONY: demo test check-slow lint format bench clean
 
 demo: $(STAMP)
-	$(BIN)/osmotic demo --out runs/demo
+	@$(BIN)/osmotic demo
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow"
@@ -25,7 +25,9 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/demo_quality.py
+	$(BIN)/python benchmarks/orders.py
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/demo.py
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "osmotic needs Python 3.11 or newer; pass PYTHON=/path/to/python3.11")'
