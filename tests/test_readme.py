@@ -18,7 +18,9 @@ TINY = Recipe(options=Options(steps=2, batch_size=8), architecture=Architecture(
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))
 def test_python_blocks_run(code, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(osmotic, "train", lambda data, out: training.train(data, out, TINY), raising=False)
+    monkeypatch.setattr(
+        osmotic, "train", lambda data, out, steps, tell: training.train(data, out, TINY, tell=tell), raising=False
+    )
     exec(compile(code, "README.md", "exec"), {})
 
 

@@ -187,9 +187,9 @@ class Rescheduled(Denoiser):
 
     def _base(self, t: Tensor) -> tuple[Tensor, Number]:
         """The base's time at equal log-SNR, and the scale from this path to the base's."""
-        if t.ndim == 0 and t.device.type == "cpu" and float(t) > self.start + 1e-12:
+        if t.device.type == "cpu" and float(t.max()) > self.start + 1e-12:
             raise ValueError(
-                f"t = {float(t):.6g} is noisier than this denoiser was made for; on "
+                f"t = {float(t.max()):.6g} is noisier than this denoiser was made for; on "
                 f"{type(self.schedule).__name__} start at "
                 f"t <= {self.start:.6g} (the attribute .start)."
             )

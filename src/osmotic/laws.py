@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -181,11 +182,12 @@ class Adaptive(Law):
         self.seen.add_(count)
 
 
-# Laws by name; enter a new law here and the conformance tests pick it up.
-LAWS: dict[str, Callable[[], Law]] = {
-    "uniform": lambda: Stratified(Uniform()),
-    "levels": lambda: Stratified(Steps(1000)),
-    "logit-normal": lambda: Stratified(LogitNormal()),
-    "log-normal": lambda: Stratified(LogNormal()),
-    "adaptive": lambda: Adaptive(Stratified(Uniform())),
+# Laws by name, for data of a given standard deviation; enter a new law here and the conformance tests pick it up.
+LAWS: dict[str, Callable[[float], Law]] = {
+    "uniform": lambda sigma_data: Stratified(Uniform()),
+    "levels": lambda sigma_data: Stratified(Steps(1000)),
+    "logit-normal": lambda sigma_data: Stratified(LogitNormal()),
+    # EDM's mean -1.2 is for data of deviation 0.5; what matters is the noise relative to the data.
+    "log-normal": lambda sigma_data: Stratified(LogNormal(mean=-1.2 + math.log(sigma_data / 0.5))),
+    "adaptive": lambda sigma_data: Adaptive(Stratified(Uniform())),
 }

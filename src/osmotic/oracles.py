@@ -21,6 +21,11 @@ def _rows(x: Tensor, *values: Number) -> tuple[Number, ...]:
     return like(x, *values)
 
 
+def _refuse_negative(variances: Tensor) -> None:
+    if not bool((variances >= -1e-12 * variances.abs().max()).all()):
+        raise ValueError(f"A covariance must have no negative eigenvalue; found {float(variances.min()):.3g}.")
+
+
 class Gaussian(Denoiser):
     """The exact denoiser, score and flow map of Gaussian data ``N(mean, covariance)``.
 
@@ -53,8 +58,7 @@ class Gaussian(Denoiser):
                 f"one variance per element, or ({d}, {d})."
             )
         variances, axes = torch.linalg.eigh(covariance) if full else (covariance.expand(self.shape).flatten(), None)
-        if not bool((variances > -1e-12 * variances.abs().max()).all()):
-            raise ValueError("A covariance must have no negative eigenvalue.")
+        _refuse_negative(variances)
         self.register_buffer("variances", variances.clamp(min=0))
         self.register_buffer("axes", axes)
 
@@ -139,7 +143,10 @@ class GaussianMixture(Denoiser):
                 f"{tuple(covariances.shape)}."
             )
         weights = torch.ones(k) / k if weights is None else torch.as_tensor(weights)
+        if not (len(weights) == k and bool((weights > 0).all())):
+            raise ValueError(f"{k} components need {k} positive weights; got {weights.tolist()}.")
         variances, axes = torch.linalg.eigh(covariances)
+        _refuse_negative(variances)
         self.register_buffer("means", means.flatten(1))
         self.register_buffer("variances", variances.clamp(min=0))
         self.register_buffer("axes", axes)
@@ -245,7 +252,8 @@ def class_mask(classes: Tensor, cond: object, n: int) -> Tensor:
     if given.vector is None:
         return everything
     mask = given.vector.reshape(-1, 1) == classes
-    if not bool(mask.any(1).all()):
+    hidden = torch.zeros(len(mask), dtype=torch.bool, device=mask.device) if given.keep is None else ~given.keep
+    if not bool((mask.any(1) | hidden).all()):
         raise ValueError(f"A label has no component; the classes are {sorted(set(classes.tolist()))}.")
     mask = mask.expand(n, -1)
     return mask if given.keep is None else mask | ~given.keep[:, None]

@@ -165,3 +165,13 @@ def test_shapes_and_per_sample_times(path):
     assert torch.allclose(together, flat(x, t).eps, atol=1e-12)
     alone = torch.cat([flat(x[i : i + 1], t[i]).eps for i in range(4)])
     assert torch.allclose(together, alone, atol=1e-12)
+
+
+def test_impossible_laws_are_refused():
+    mean = torch.zeros(2, 2, dtype=torch.float64)
+    for covariances, weights in [(-0.1, None), (0.1, [1.0, -1.0]), (0.1, [1.0])]:
+        with pytest.raises(ValueError, match=r"negative eigenvalue|positive weights"):
+            GaussianMixture(VP(), mean, covariances, weights)
+    hidden = Condition(vector=torch.tensor([99]), keep=torch.tensor([False]))
+    oracle = mixture(VP())
+    assert torch.equal(oracle(points(1, 2), 0.5, hidden).x0, oracle(points(1, 2), 0.5).x0)

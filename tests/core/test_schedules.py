@@ -177,3 +177,14 @@ def test_a_user_schedule_needs_only_its_pair():
     f, g2 = schedule.sde(T)
     assert torch.allclose(f, -3 * T**2 / (1 - T**3))
     assert (g2 > 0).all()
+
+
+def test_a_shifted_user_schedule_has_the_right_rates():
+    """Bisection has no derivative of its own; the inverse must still be differentiable."""
+
+    class Straight(Schedule):
+        def pair(self, t):
+            return 1 - t, t.clone()
+
+    for ours, closed in zip(Shifted(Straight(), 2.0).rates(T), Shifted(Rectified(), 2.0).rates(T), strict=True):
+        assert torch.allclose(ours, closed, rtol=1e-6)

@@ -90,7 +90,7 @@ def test_laws_have_their_distribution(name):
 @pytest.mark.parametrize("path", list(CATALOG))
 @pytest.mark.parametrize("name", list(laws.LAWS))
 def test_every_law_gives_times_of_the_path(name, path):
-    t, importance = laws.LAWS[name]().draw(CATALOG[path](), 512, torch.Generator().manual_seed(1))
+    t, importance = laws.LAWS[name](0.5).draw(CATALOG[path](), 512, torch.Generator().manual_seed(1))
     assert t.shape == importance.shape == (512,)
     assert t.dtype == torch.float64
     assert float(t.min()) > 0

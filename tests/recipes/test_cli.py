@@ -114,7 +114,14 @@ def test_resume_goes_on_and_refuses_other_data(osmotic, pictures, wine, tmp_path
     assert "--resume" in err
     assert osmotic("train", pictures, "--out", run, "--resume", "--steps", 6)[0] == 0
     code, out, _ = osmotic("info", run)
-    assert "at step 6 of 4" in out or "at step 6 of 6" in out
+    assert "at step 6 of 6" in out
+    assert osmotic("train", pictures, "--out", run, "--resume")[0] == 0
+    code, _, err = osmotic("train", pictures, "--out", run, "--resume", "--target", "eps")
+    assert code == 2
+    assert "was trained with --target karras" in err
+    code, _, err = osmotic("train", pictures, "--out", run, "--resume", "--steps", 3)
+    assert code == 2
+    assert "is at step 6 already" in err
     code, _, err = osmotic("train", wine, "--label", "cultivar", "--out", run, "--resume")
     assert code == 2
     assert "other data" in err
@@ -129,6 +136,15 @@ WRONG = {
     "no directory": (["sample", "RUN"], "is no run"),
     "not a number of samples": (["sample", "TRAINED", "--count", "0"], "--count must be 1 or more"),
     "no weights of that name": (["sample", "TRAINED", "--weights", "ema-7"], "it has ema-500, model"),
+    "an unknown flag": (["train", "digits", "--out", "RUN", "--stepz", "3"], "did you mean --steps?"),
+    "no number": (["train", "digits", "--out", "RUN", "--steps", "abc"], "`osmotic train --help`"),
+    "a missing flag": (["train", "digits"], "--out"),
+    "mirrored tables": (["train", "wine", "--out", "RUN", "--flip"], "Mirroring means nothing for table"),
+    "one sample": (["train", "ONE", "--out", "RUN"], "leaves none to train on"),
+    "guidance that is no number": (["sample", "TRAINED", "--guidance", "nan"], "--guidance must be a finite number"),
+    "a superscript as class": (["sample", "TRAINED", "--class", "²"], "There is no class"),
+    "an impossible seed": (["sample", "TRAINED", "--seed", "99999999999999999999"], "--seed must be"),
+    "an occupied place for samples": (["sample", "TRAINED", "--out", "FULL"], "is not an empty directory"),
     "a sampler that needs a flow map": (["sample", "TRAINED", "--sampler", "jump"], "has no flow map"),
     "an impossible option": (
         ["train", "digits", "--out", "RUN", "--learning-rate", "-1"],
@@ -149,7 +165,9 @@ def test_errors_are_one_sentence_and_leave_nothing_behind(case, osmotic, wine, p
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     (tmp_path / "empty").mkdir()
+    np.save(tmp_path / "one.npy", np.zeros((1, 3), np.float32))
     places = {
+        "ONE": tmp_path / "one.npy",
         "RUN": tmp_path / "run",
         "WINE": wine,
         "TRAINED": picture_run,
@@ -191,3 +209,42 @@ def test_ctrl_c_saves_and_says_how_to_go_on(pictures, tmp_path):
     assert "--resume" in err
     assert "Traceback" not in err
     assert list((run / "checkpoints").glob("step-*"))
+
+
+def test_samples_of_two_commands_never_mix(osmotic, picture_run):
+    folder = picture_run / "samples" / "seed-3"
+    assert osmotic("sample", picture_run, "--seed", 3, "--count", 6, "--steps", 2)[0] == 0
+    assert osmotic("sample", picture_run, "--seed", 3, "--count", 2, "--steps", 2)[0] == 0
+    assert len(list((folder / "pictures").iterdir())) == 2
+    assert [p.name for p in folder.glob("*.npz")] == ["samples_2x16x12x3.npz"]
+
+
+def test_a_full_disk_ends_the_previews_and_not_the_training(osmotic, pictures, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    code, _, err = osmotic("train", pictures, "--out", tmp_path / "run", *TINY, *SMALL_NET)
+    assert code == 0
+    assert "No space left on device" in err
+    assert (tmp_path / "run" / "checkpoints" / "step-00000004").is_dir()
+    assert not list((tmp_path / "run" / "samples").glob("*"))
+
+
+def test_reading_options_hold_for_the_continuation(osmotic, wine, tmp_path):
+    run = tmp_path / "run"
+    assert osmotic("train", wine, "--out", run, "--label", "cultivar", "--widths", 16, 16, *TINY)[0] == 0
+    assert osmotic("train", wine, "--out", run, "--resume", "--steps", 5)[0] == 0
+    code, _, err = osmotic("train", wine, "--out", run, "--resume", "--label", "strong", "--steps", 6)
+    assert code == 2
+    assert "trained on other data" in err
+
+
+def test_two_processes_train_from_the_command_line(pictures, tmp_path):
+    """The same samples and steps as one process; torchrun is how users start it."""
+    words = ["train", str(pictures), "--out", str(tmp_path / "run"), *map(str, [*TINY, *SMALL_NET])]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "osmotic", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("done: ") == 1
+    assert (tmp_path / "run" / "checkpoints" / "step-00000004" / "manifest.json").is_file()

@@ -116,3 +116,84 @@ def test_anything_indexable_trains(tmp_path):
         Mine(), tmp_path / "run", Recipe(options=TINY.options, architecture=Architecture(widths=(8, 8), blocks=1))
     )
     assert osmotic.load(tmp_path / "run").sample(2, 3).shape == (2, 1, 8, 8)
+
+
+def test_guidance_that_was_never_learned_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="Guidance leads towards a class"):
+        model.sample(2, guidance=3.0)
+    always = Recipe(options=TINY.options, architecture=TINY.architecture, process=Process(condition_dropout=0.0))
+    osmotic.train((model_data(), torch.arange(64) % 2), tmp_path / "run", always)
+    shown = osmotic.load(tmp_path / "run")
+    assert shown.sample(2, cond=1).shape == (2, 3)
+    for wrong in ({"cond": 1, "guidance": 2.0}, {"cond": None}):
+        with pytest.raises(ValueError, match="knows no 'nothing'"):
+            shown.sample(2, **wrong)
+
+
+def test_labels_of_numpy_and_conditions_of_the_wrong_length(model):
+    assert torch.equal(model.sample(2, np.int64(1)), model.sample(2, 1))
+    assert torch.equal(model.sample(2, list(np.arange(2))), model.sample(2, [0, 1]))
+    with pytest.raises(ValueError, match=r"There is no class 0\.5"):
+        model.sample(1, torch.tensor([0.5]))
+    with pytest.raises(ValueError, match="give one per sample"):
+        model.sample(4, Condition(vector=torch.tensor([0, 1])))
+
+
+def test_clipping_can_be_turned_off(tmp_path):
+    off = Recipe(options=Options(**{**TINY.options.model_dump(), "clip": 0.0}), architecture=TINY.architecture)
+    osmotic.train(model_data(), tmp_path / "run", off)
+    assert osmotic.load(tmp_path / "run").recipe.options.clip == 0.0
+
+
+@pytest.mark.parametrize("other", [lambda x: 1000 * x + 7, lambda x: x[:50], lambda x: x[:, :2]])
+def test_resuming_on_other_data_is_refused(other, tmp_path):
+    osmotic.train(model_data(), tmp_path / "run", TINY)
+    with pytest.raises(ValueError, match="was trained on other data"):
+        osmotic.train(other(model_data()), tmp_path / "run", TINY, resume=True)
+
+
+def test_the_short_way_to_say_steps(tmp_path):
+    osmotic.train(model_data(), tmp_path / "run", TINY, steps=3)
+    model = osmotic.load(tmp_path / "run")
+    assert model.step == 3
+    assert model.recipe.options.batch_size == 16
+
+
+@pytest.mark.parametrize("name", ["digits", "moons", "folder", "table"])
+def test_the_recipes_run(name, tmp_path, monkeypatch):
+    """Each short example from start to its picture or table, with a tiny network."""
+    from osmotic.recipes import train as module
+
+    def tiny(data, out, recipe=None, **how):
+        return module.train(data, out, Recipe(**{**dict(recipe or Recipe()), "options": TINY.options}), **how)
+
+    monkeypatch.setattr(osmotic, "train", tiny, raising=False)
+    import csv
+    import importlib
+
+    from PIL import Image
+
+    (tmp_path / "pictures").mkdir()
+    for i in range(12):
+        Image.new("RGB", (8, 8), (20 * i, 0, 255 - 20 * i)).save(tmp_path / "pictures" / f"{i}.png")
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["a", "b", "kind"], *[[i / 7, i % 5, "xy"[i % 2]] for i in range(40)]])
+    out = str(tmp_path / "run")
+    words = {
+        "digits": [out],
+        "moons": [out],
+        "folder": [str(tmp_path / "pictures"), out],
+        "table": [str(tmp_path / "t.csv"), "kind", out],
+    }
+    importlib.import_module(f"osmotic.recipes.{name}").main(*words[name])
+    made = {"moons": "moons.png", "folder": "pictures.png", "table": "samples.csv", "digits": "recipe.json"}[name]
+    assert (tmp_path / "run" / made).stat().st_size > 0
+
+
+def test_the_cifar10_recipe_is_of_the_size_it_says():
+    from osmotic.nn import UNet, count
+    from osmotic.recipes.cifar10 import RECIPE
+
+    a = RECIPE.architecture
+    assert 55e6 < count.parameters(UNet(3, a.widths, blocks=a.blocks, attention=a.attention)) < 59e6
+    assert RECIPE.options.steps * RECIPE.options.batch_size == pytest.approx(200e6, rel=1e-5)

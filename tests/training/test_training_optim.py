@@ -109,7 +109,7 @@ def _step(options: Options, weight: float, gradient: float) -> float:
 
 def test_the_first_step_is_adamw_s() -> None:
     """m / sqrt(v) is the gradient's sign after one step, and the decay is decoupled from it."""
-    options = Options(learning_rate=0.1, warmup=0, weight_decay=0.5, clip=None)
+    options = Options(learning_rate=0.1, warmup=0, weight_decay=0.5, clip=0)
     assert _step(options, 2.0, 3.0) == pytest.approx(2.0 * (1 - 0.1 * 0.5) - 0.1, abs=1e-6)
 
 

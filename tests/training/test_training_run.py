@@ -122,7 +122,7 @@ def test_one_writer_at_a_time_and_leftovers_are_swept(tmp_path: Path) -> None:
     [
         {"steps": -1}, {"batch_size": 0}, {"batch_size": True}, {"batch_size": 2.5}, {"learning_rate": 0},
         {"accumulate": 0},
-        {"learning_rate": float("nan")}, {"learning_rate": float("inf")}, {"floor": 1.1}, {"clip": 0}, {"ema": (0,)},
+        {"learning_rate": float("nan")}, {"learning_rate": float("inf")}, {"floor": 1.1}, {"clip": -1}, {"ema": (0,)},
         {"ema": (5, 5)}, {"ema_ramp": 0}, {"precision": "float64"}, {"keep_last": 0}, {"seed": -1}, {"seed": 2**63},
         {"stepz": 3}, {"log_every": 0}, {"max_skips": -1}, {"workers": -1},
     ],
@@ -134,7 +134,7 @@ def test_bad_options_are_refused_by_name(change: dict[str, object]) -> None:
 
 
 @given(
-    st.integers(0, 10**9), st.floats(1e-8, 10), st.lists(st.floats(1e-3, 1e6), unique=True, max_size=4), st.booleans()
+    st.integers(1, 10**9), st.floats(1e-8, 10), st.lists(st.floats(1e-3, 1e6), unique=True, max_size=4), st.booleans()
 )
 def test_options_survive_json(steps: int, rate: float, ema: list[float], compiled: bool) -> None:
     options = Options(steps=steps, learning_rate=rate, ema=tuple(ema), compile=compiled)

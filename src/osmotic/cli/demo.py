@@ -9,6 +9,8 @@ from typing import Annotated
 
 import tyro
 
+from osmotic.cli.flags import parse
+
 
 @dataclass
 class Demo:
@@ -28,7 +30,7 @@ def free(path: Path) -> Path:
 
 def main(words: list[str]) -> int:
     """Run the demo and print its table and pictures."""
-    settings = tyro.cli(Demo, prog="osmotic demo", args=words)
+    settings = parse(Demo, "demo", words)
     from osmotic.recipes.demo import demo
 
     scores, paths = demo(settings.out or free(Path("runs/demo")), settings.seed, print)

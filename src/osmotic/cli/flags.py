@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 from typing import Annotated, Any, TypeVar, get_args
 
 import tyro
@@ -13,10 +15,33 @@ from pydantic.fields import FieldInfo
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 FOUND = "found from the data"
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 class UsageError(ValueError):
     """A flag's value cannot be used."""
+
+
+def parse(command: type[T], name: str, words: list[str]) -> T:
+    """The command's settings from the words after its name.
+
+    Raises:
+        UsageError: in one sentence, what cannot be understood and what was probably meant.
+    """
+    heard = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(heard):
+            return tyro.cli(command, prog=f"osmotic {name}", args=words, config=CONFIG)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    # Boxes are drawn around the text, in lines or in ASCII; a flag's own dashes are on the left.
+    lines = [line.strip(" │╭╮╰╯─|+").rstrip("-─ ") for line in heard.getvalue().splitlines()]
+    lines = [line for line in lines if line.strip("-─ ")]
+    complaint = next((line for line in lines[1:] if not line.startswith("usage")), "The command cannot be understood")
+    meant = [line.split()[0] for line in lines if line.startswith("--") and "--help" not in line]
+    hint = f" (did you mean {meant[0]}?)" if meant and "nrecognized" in complaint else ""
+    raise UsageError(f"{complaint.rstrip('.')}{hint}; `osmotic {name} --help` lists what there is.")
 
 
 def flags(

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from osmotic.cli.flags import parse
 from osmotic.training.run import RECIPE, Run
 
 
@@ -21,7 +22,7 @@ class Info:
 
 def main(words: list[str]) -> int:
     """Print what is known."""
-    settings = tyro.cli(Info, prog="osmotic info", args=words)
+    settings = parse(Info, "info", words)
     path = Path(settings.what).expanduser()
     for line in about_run(path) if (path / RECIPE).is_file() else about_data(settings.what):
         print(line)
@@ -40,11 +41,11 @@ def about_run(path: Path) -> list[str]:
     run = Run.open(path)
     recipe, data = run.recipe(), run.data()
     complete, records = run.complete(), run.metrics()
-    steps = recipe.get("options", {}).get("steps", "?")
+    steps = int(recipe.get("options", {}).get("steps", 0))
     at = complete[0][1].step if complete else 0
     lines = [
         f"{path}: a run at step {at:,} of {steps:,}",
-        f"data: {data.get('source')}, {data.get('count'):,} samples of shape {tuple(data.get('shape', ()))}",
+        f"data: {data.get('source')}, {int(data.get('count', 0)):,} samples of shape {tuple(data.get('shape', ()))}",
     ]
     for part in ("architecture", "process", "options"):
         shown = {k: v for k, v in recipe.get(part, {}).items() if v is not None}

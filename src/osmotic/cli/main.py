@@ -15,6 +15,7 @@ COMMANDS = {
 }
 
 USAGE = 2
+NO_MEMORY = ("out of memory", "can't allocate memory")
 TROUBLE = "Set OSMOTIC_TRACEBACK=1 to see where it happened."
 
 
@@ -62,19 +63,29 @@ def guarded(name: str, words: list[str]) -> int:
     """Run a command; what a user can mend is one sentence on stderr."""
     try:
         code: int = importlib.import_module(f"osmotic.cli.{name}").main(words)
-    except KeyboardInterrupt:
-        return complain("Interrupted.", 130)
+    except KeyboardInterrupt as stop:
+        # Training's own says what was saved and carries a code; a bare one comes from anywhere else.
+        return complain(str(stop) or "Interrupted.", getattr(stop, "exit_code", 130))
     except BrokenPipeError:
         return 0
     except Exception as error:
         if os.environ.get("OSMOTIC_TRACEBACK"):
             raise
+        if any(words in str(error) for words in NO_MEMORY):
+            return complain("Out of memory; use a smaller --batch-size, more --accumulate, or a smaller network.", 4)
         code = getattr(error, "exit_code", USAGE if isinstance(error, ValueError | OSError) else 1)
         if code == 1:
             text = f"This is a defect of osmotic: {type(error).__name__}: {error}. {TROUBLE}"
             return complain(text, 1)
-        return complain(str(error), code)
+        return complain(wording(error), code)
     return code
+
+
+def wording(error: Exception) -> str:
+    """An error in a sentence; the operating system's own get a file and an advice."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename} cannot be used: {error.strerror}; choose another place or mend its permissions."
+    return str(error)
 
 
 def complain(text: str, code: int = USAGE) -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import tyro
 
-from osmotic.cli.flags import CONFIG, UsageError
+from osmotic.cli.flags import UsageError, parse
 from osmotic.training.recipe import Grid, Sampler
 
 if TYPE_CHECKING:
@@ -54,12 +58,17 @@ def check(settings: Sample) -> None:
     for name, least in (("count", 1), ("steps", 1), ("batch_size", 1)):
         if getattr(settings, name) < least:
             raise UsageError(f"--{name.replace('_', '-')} must be {least} or more; got {getattr(settings, name)}.")
+    if not 0 <= settings.seed < 2**63:
+        raise UsageError(f"--seed must be between 0 and 2^63; got {settings.seed}.")
+    if not math.isfinite(settings.guidance):
+        raise UsageError(f"--guidance must be a finite number; got {settings.guidance}.")
 
 
 def main(words: list[str]) -> int:
     """Parse, load, sample, write, say where."""
-    settings = tyro.cli(Sample, prog="osmotic sample", args=words, config=CONFIG)
+    settings = parse(Sample, "sample", words)
     check(settings)
+    out = place(settings)
     from osmotic.training.run import Run
 
     Run.open(settings.run)  # a wrong directory is refused before torch is imported
@@ -82,16 +91,45 @@ def main(words: list[str]) -> int:
             batch_size=settings.batch_size,
             progress=bar.update,
         )
-    out = settings.out or settings.run / "samples" / f"seed-{settings.seed}"
     command = shlex.join(["osmotic", "sample", *words])
     notes = [{"seed": f"{settings.seed}:{i}", "command": command} for i in range(settings.count)]
     arrays = x.cpu().numpy()
-    paths = write(arrays, model.spec, out, labels, notes)
     order = range(settings.count) if labels is None else sorted(range(settings.count), key=lambda i: (labels[i], i))
-    paths.append(draw(model.spec.decode(arrays[list(order)]), model.spec, out / "grid.png", rows))
+    with fresh(out) as folder:
+        paths = write(arrays, model.spec, folder, labels, notes)
+        paths.append(draw(model.spec.decode(arrays[list(order)]), model.spec, folder / "grid.png", rows))
     for path in paths:
-        print(path)
+        print(out / path.relative_to(folder))
     return 0
+
+
+def place(settings: Sample) -> Path:
+    """Where the samples go; a place of the user's own must be free.
+
+    Raises:
+        UsageError: if it is not.
+    """
+    if settings.out is None:
+        return settings.run / "samples" / f"seed-{settings.seed}"
+    if settings.out.exists() and not (settings.out.is_dir() and not any(settings.out.iterdir())):
+        raise UsageError(f"{settings.out} exists and is not an empty directory; choose another --out.")
+    return settings.out
+
+
+@contextmanager
+def fresh(out: Path) -> Iterator[Path]:
+    """A folder that takes the place of ``out`` when everything in it is there, so that no two commands' files mix."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = out.with_name(f".tmp-{out.name}")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir()
+        yield folder
+        if out.exists():
+            shutil.rmtree(out)
+        folder.rename(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def classes(model: Model, settings: Sample) -> tuple[list[int] | None, list[str]]:

@@ -8,16 +8,17 @@ from typing import Annotated, Any, get_args
 
 import tyro
 
-from osmotic.cli.flags import CONFIG, build, flags, given
+from osmotic.cli.flags import build, flags, given, parse
 from osmotic.data.source import Options as DataOptions
 from osmotic.data.spec import Kind
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Process, Recipe
+from osmotic.training.run import Run
 
 Training = flags(Options, "training", found=frozenset({"steps", "batch_size", "learning_rate"}))
 Net = flags(Architecture, "network", found=frozenset({"network", "widths", "blocks", "attention", "dropout"}))
 Diffusion = flags(Process, "process", found=frozenset({"sigma_data"}))
-Rest = flags(Recipe, "more")
+Rest = flags(Recipe, "more", leave=frozenset({"reading"}))
 KINDS = "{" + ",".join(get_args(Kind)) + "}"
 
 
@@ -73,8 +74,15 @@ def recipe(settings: Train) -> Recipe:
 
 def main(words: list[str]) -> int:
     """Parse, read the data, print the plan, train."""
-    settings = tyro.cli(Train, prog="osmotic train", args=words, config=CONFIG)
-    asked, options = recipe(settings), DataOptions(**given(settings.reading))
+    settings = parse(Train, "train", words)
+    asked = recipe(settings)
+    (Run.open if settings.resume else Run.refuse_used)(settings.out)
+    reading = given(settings.reading)
+    if settings.resume and not reading:
+        # What was said about the data when the run began holds for its continuation.
+        reading = Run.open(settings.out).recipe().get("reading", {})
+    options = DataOptions(**reading)
+    asked = asked.model_copy(update={"reading": reading})
     # Only now is torch needed.
     from dataclasses import asdict
 

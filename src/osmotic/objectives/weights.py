@@ -31,12 +31,11 @@ class Weight(ABC):
         return self.factor(schedule, target, as_time(t))
 
 
-def _squared(schedule: Schedule, target: Target, t: Tensor) -> tuple[Tensor, Tensor]:
-    """``(d_x0 / d_y)^2`` and ``(d_eps / d_y)^2``: the squared errors of x0 and eps per squared error of the output."""
+def _squared(schedule: Schedule, target: Target, t: Tensor) -> Tensor:
+    """``(d_x0 / d_y)^2``: the squared error of x0 per squared error of the output."""
     alpha, sigma = schedule(t)
     a, b = target(schedule, t)
-    det = alpha * b - sigma * a
-    return (sigma / det) ** 2, (alpha / det) ** 2
+    return (sigma / (alpha * b - sigma * a)) ** 2
 
 
 class Unit(Weight):
@@ -61,7 +60,7 @@ class MinSNR(Weight):
         self.gamma = gamma
 
     def factor(self, schedule: Schedule, target: Target, t: Tensor) -> Tensor:
-        per_x0, _ = _squared(schedule, target, t)
+        per_x0 = _squared(schedule, target, t)
         return schedule.log_snr(t).exp().clamp(max=self.gamma) * per_x0
 
 
@@ -73,10 +72,12 @@ class Likelihood(Weight):
     """
 
     def factor(self, schedule: Schedule, target: Target, t: Tensor) -> Tensor:
-        _, per_eps = _squared(schedule, target, t)
-        _, sigma = schedule(t)
-        _, squared_diffusion = schedule.sde(t)
-        return squared_diffusion / (2 * sigma**2) * per_eps
+        (alpha, sigma), (dalpha, dsigma) = schedule(t), schedule.rates(t)
+        a, b = target(schedule, t)
+        det = alpha * b - sigma * a
+        # g^2 / (2 sigma^2) alpha^2 / det^2 with g^2 = 2 sigma (sigma' - sigma alpha' / alpha), alpha cancelled: finite
+        # at alpha = 0, where the two factors are infinite and zero.
+        return (dsigma * alpha - sigma * dalpha) * alpha / (sigma * det**2)
 
 
 class Karras(Weight):
@@ -95,7 +96,7 @@ class Karras(Weight):
         self.sigma_data = sigma_data
 
     def factor(self, schedule: Schedule, target: Target, t: Tensor) -> Tensor:
-        per_x0, _ = _squared(schedule, target, t)
+        per_x0 = _squared(schedule, target, t)
         alpha, sigma = schedule(t)
         # (rho^2 + sd^2) / (rho sd)^2 with rho = sigma / alpha, without dividing by alpha.
         return (sigma**2 + (alpha * self.sigma_data) ** 2) / (sigma * self.sigma_data) ** 2 * per_x0

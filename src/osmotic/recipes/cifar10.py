@@ -1,8 +1,8 @@
 """CIFAR-10 in the manner of EDM: ``python -m osmotic.recipes.cifar10 DATA RUN``, or under torchrun for many GPUs.
 
-DATA is the folder of the binary version (``data_batch_1.bin`` ...), or an .npz with ``x`` and ``y``. The process and
-the training settings are those of Karras et al. 2022 (arXiv 2206.00364) for conditional CIFAR-10; the network is our
-U-Net of about its size (57 M parameters).
+DATA is the folder of the binary version (``data_batch_1.bin`` ...), or an .npz with ``x`` and ``y``. The process,
+rate, batch, images and averages follow Karras et al. 2022 (arXiv 2206.00364); the network is our U-Net of about its
+size (57 M parameters), labels are dropped for guidance, and of its augmentations only mirroring is used.
 """
 
 import sys
@@ -22,6 +22,8 @@ RECIPE = Recipe(
         learning_rate=1e-3,
         warmup=10_000_000 // BATCH,
         floor=1.0,
+        clip=0.0,
+        ema_ramp=0.05,
         ema=(HALF_LIFE / BATCH,),
         checkpoint_every=5000,
         evaluate_every=5000,

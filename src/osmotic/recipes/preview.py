@@ -36,7 +36,11 @@ def preview(recipe: Recipe, dataset: Dataset) -> Hook:
         if not moment.world.main:
             return
         path = moment.run.samples / f"step-{moment.step:08d}.png"
-        draw(spec.decode(x.cpu().numpy()), spec, path, rows=classes if pictured else ())
+        try:
+            draw(spec.decode(x.cpu().numpy()), spec, path, rows=classes if pictured else ())
+        except OSError as error:  # a full disk ends the pictures, not the training
+            moment.log.say(f"The preview {path} cannot be written ({error.strerror}); training goes on.")
+            return
         with Image.open(path) as picture:
             moment.log.picture(moment.step, "samples", np.asarray(picture.convert("RGB")))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 
 from osmotic.data.augment import HorizontalFlip
 from osmotic.data.dataset import Dataset, open_data, split
@@ -19,7 +20,8 @@ from osmotic.training.errors import RunError
 from osmotic.training.loop import fit
 from osmotic.training.model import stored
 from osmotic.training.recipe import Recipe
-from osmotic.training.run import Run
+from osmotic.training.run import Run, write_json
+from osmotic.training.store import FIXED
 
 # Enough samples for three digits of the standard deviation.
 MEASURED = 4096
@@ -30,6 +32,7 @@ def train(
     out: str | Path,
     recipe: Recipe | None = None,
     *,
+    steps: int | None = None,
     resume: bool = False,
     tell: Callable[[str], None] | None = None,
     device: torch.device | str | None = None,
@@ -40,6 +43,7 @@ def train(
         data: a path, the name of an embedded set, an array or tensor, an (array, labels) pair, or an opened data set.
         out: a new or empty directory; all that is written goes there.
         recipe: how to train; whatever it leaves out is chosen from the data.
+        steps: optimizer steps, a short way to say ``Recipe(options=Options(steps=...))``.
         resume: go on with the run in ``out``; options that the recipe sets explicitly are changed, the rest stays.
         tell: called with each line of the plan (network, memory, time), which is then measured before training.
         device: None takes a CUDA device if there is one.
@@ -47,14 +51,21 @@ def train(
     Raises:
         ValueError: for data, a recipe or a directory that cannot be used, in one sentence.
     """
+    asked = recipe or Recipe()
+    if steps is not None:
+        given = {name: getattr(asked.options, name) for name in asked.options.model_fields_set}
+        asked = asked.model_copy(update={"options": type(asked.options)(**{**given, "steps": steps})})
+    (Run.open if resume else Run.refuse_used)(out)
     dataset = data if isinstance(data, Dataset) else open_data(data)
     with joined(device) as world:
-        run, recipe = world.from_main(lambda: begin(dataset, out, recipe or Recipe(), resume))
+        recipe = world.from_main(lambda: continued(dataset, out, asked) if resume else resolve(asked, dataset))
         training, held_out = split(dataset, recipe.holdout, recipe.options.seed)
         task = build.task(recipe, dataset.spec, world.device)
         if tell is not None and world.main:
             for line in plan.measure(task, training, recipe, world.device).lines(recipe):
                 tell(line)
+        # Whatever can be refused has been refused; only now is anything written.
+        run = world.from_main(lambda: _begin(dataset, out, recipe, resume))
         return fit(
             task,
             training,
@@ -67,27 +78,67 @@ def train(
         )
 
 
-def begin(dataset: Dataset, out: str | Path, recipe: Recipe, resume: bool) -> tuple[Run, Recipe]:
-    """The run in ``out``, new or resumed, and its complete recipe.
+def _begin(dataset: Dataset, out: str | Path, recipe: Recipe, resume: bool) -> Run:
+    """The run, made or brought up to date: its recipe says what is now being trained."""
+    contents = recipe.model_dump(mode="json")
+    if not resume:
+        return Run.create(out, contents, dataset.spec.model_dump(mode="json"))
+    run = Run.open(out)
+    with run.locked():
+        write_json(run.recipe_path, contents)
+    return run
+
+
+def continued(dataset: Dataset, out: str | Path, asked: Recipe) -> Recipe:
+    """The recipe of a run that is resumed: its own, with the options that were explicitly asked for now.
 
     Raises:
-        RunError: if the directory cannot be used, or its run was trained on other data.
+        RunError: if the data are others, or something was asked for that cannot change on the way.
     """
-    if not resume:
-        recipe = resolve(recipe, dataset)
-        build.task(recipe, dataset.spec, torch.device("cpu"))  # what does not fit is refused before a directory is made
-        return Run.create(out, recipe.model_dump(mode="json"), dataset.spec.model_dump(mode="json")), recipe
     run = Run.open(out)
     before, spec = stored(run)
-    if (spec.shape, spec.count, spec.classes) != (dataset.spec.shape, dataset.spec.count, dataset.spec.classes):
-        raise RunError(f"{out} was trained on other data, {spec.source}; resume it with those.")
-    # Only options that were asked for now are changed; what the weights mean is the run's own.
-    given = {name: getattr(recipe.options, name) for name in recipe.options.model_fields_set}
-    return run, before.model_copy(update={"options": before.options.model_copy(update=given)})
+    own = dataset.spec
+    for name in ("kind", "shape", "count", "classes", "encoding"):
+        if getattr(spec, name) != getattr(own, name):
+            raise RunError(
+                f"{out} was trained on other data, its {name} differs; resume it with {spec.source}, read as before."
+            )
+    _refuse_changes(out, before, asked)
+    given = {name: getattr(asked.options, name) for name in asked.options.model_fields_set}
+    complete = run.complete()
+    if complete and given.get("steps", before.options.steps) < complete[0][1].step:
+        raise RunError(f"{out} is at step {complete[0][1].step} already; resume with --steps above that to go further.")
+    return before.model_copy(update={"options": before.options.model_copy(update=given)})
+
+
+def _refuse_changes(out: str | Path, before: Recipe, asked: Recipe) -> None:
+    """Refuse values that differ from those the weights were made with."""
+    pairs: list[tuple[BaseModel, BaseModel]] = [
+        (before.architecture, asked.architecture),
+        (before.process, asked.process),
+    ]
+    fixed: list[tuple[BaseModel, BaseModel, str]] = [
+        (old, new, name) for old, new in pairs for name in new.model_fields_set
+    ]
+    fixed += [(before.options, asked.options, name) for name in asked.options.model_fields_set & set(FIXED)]
+    fixed += [(before, asked, name) for name in asked.model_fields_set & {"holdout", "flip"}]
+    for old, new, name in fixed:
+        was, now = getattr(old, name), getattr(new, name)
+        if now is not None and was != now:
+            flag = name.replace("_", "-")
+            raise RunError(
+                f"{out} was trained with --{flag} {was}, which cannot become {now} on the way; start a new run."
+            )
 
 
 def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
-    """The recipe with everything that was left out found from the data, the standard deviation included."""
+    """The recipe with everything that was left out found from the data, the standard deviation included.
+
+    Raises:
+        ValueError: for an augmentation that means nothing for such data.
+    """
+    if recipe.flip and dataset.spec.kind != "images":
+        raise ValueError(f"Mirroring means nothing for {dataset.spec.kind}; leave out --flip.")
     recipe = defaults.fill(recipe, dataset.spec)
     if recipe.process.sigma_data is not None:
         return recipe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,12 @@ def grid(images: Pictures, columns: int, rows: Sequence[str] = (), heads: Sequen
 
 
 def save(picture: Any, path: Path) -> Path:
-    """Write a picture; the folder is made."""
+    """Write a PNG, complete or not at all; the folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    part = path.with_suffix(".part")
+    try:
+        picture.save(part, format="PNG")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,12 @@ def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, 
 
 def _write(figure: Any, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    part = path.with_suffix(".part")
+    try:
+        figure.savefig(part, format="png")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
 
 
@@ -46,8 +52,18 @@ def scatter(samples: Array, path: Path, real: Array | None = None) -> Path:
     return _write(figure, path)
 
 
-def histograms(samples: Array, path: Path, names: Sequence[str], real: Array | None = None) -> Path:
-    """One histogram a column of ``(N, D)``, with the real one as a line; the first columns if there are many."""
+def histograms(
+    samples: Array, names: Sequence[str], categories: Sequence[Sequence[str]], path: Path, real: Array | None = None
+) -> Path:
+    """One panel a column of ``(N, D)``, with the real one as a line; the first columns if there are many.
+
+    Args:
+        samples: values in the columns' units, category numbers where there are categories.
+        names: of the columns.
+        categories: of each column, empty for numbers.
+        path: of the PNG.
+        real: rows to compare with, of the same columns.
+    """
     count = min(len(names), MOST_PANELS)
     columns = min(4, count)
     figure, panels = _figure(-(-count // columns), columns, 3, 2.2)
@@ -55,16 +71,25 @@ def histograms(samples: Array, path: Path, names: Sequence[str], real: Array | N
         if i >= count:
             panel.set_axis_off()
             continue
-        both = samples[:, i] if real is None else np.concatenate([samples[:, i], real[:, i]])
-        both = both[np.isfinite(both)]
-        bins = np.linspace(both.min(), both.max() + 1e-9, 31)
-        panel.hist(samples[:, i], bins, density=True, color=BLUE, alpha=0.6, label="samples")
-        if real is not None:
-            panel.hist(real[:, i], bins, density=True, histtype="step", color="black", label="data")
+        _column(panel, samples[:, i], categories[i], None if real is None else real[:, i])
         panel.set_title(names[i], fontsize=9)
         panel.set_yticks([])
     panels[0, 0].legend(frameon=False, fontsize=8)
     return _write(figure, path)
+
+
+def _column(panel: Any, samples: Array, categories: Sequence[str], real: Array | None) -> None:
+    """The histogram of one column: bars by name for categories, thirty bins for numbers."""
+    both = samples if real is None else np.concatenate([samples, real])
+    both = both[np.isfinite(both)]
+    if not len(both):
+        return
+    bins = np.arange(len(categories) + 1) - 0.5 if categories else np.linspace(both.min(), both.max() + 1e-9, 31)
+    panel.hist(samples, bins, density=True, color=BLUE, alpha=0.6, label="samples", rwidth=0.8 if categories else 1)
+    if real is not None:
+        panel.hist(real, bins, density=True, histtype="step", color="black", label="data")
+    if categories:
+        panel.set_xticks(range(len(categories)), [c[:12] for c in categories], fontsize=7, rotation=30)
 
 
 def lines(samples: Array, path: Path) -> Path:

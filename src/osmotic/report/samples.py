@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from osmotic.data.columns import Columns
+from osmotic.data.columns import Columns, Numeric
 from osmotic.data.images import save_images, save_npz
 from osmotic.data.spec import Spec
 from osmotic.report import pictures, plots
@@ -36,14 +36,24 @@ def draw(raw: Array, spec: Spec, path: Path, rows: Sequence[str] = (), real: Arr
     other = None if real is None else real.reshape(len(real), -1)
     if spec.kind == "vectors" and flat.shape[1] == 2:
         return plots.scatter(flat, path, other)
-    return plots.histograms(flat.astype(np.float64), path, column_names(spec, flat.shape[1]), other)
-
-
-def column_names(spec: Spec, count: int) -> list[str]:
-    """The names of a table's columns, numbers for other data."""
     if isinstance(spec.encoding, Columns):
-        return [column.name for column in spec.encoding.columns]
-    return [str(i) for i in range(count)]
+        beside = None if other is None else _units(other, spec.encoding)[0]
+        return plots.histograms(*_units(flat, spec.encoding), path, beside)
+    names = [str(i) for i in range(flat.shape[1])]
+    return plots.histograms(flat.astype(np.float64), names, [()] * len(names), path, other)
+
+
+def _units(raw: Array, encoding: Columns) -> tuple[Array, list[str], list[tuple[str, ...]]]:
+    """A table's raw rows in its columns' units, the columns' names, and each one's categories (none for numbers)."""
+    values = np.array(raw, np.float64)
+    categories: list[tuple[str, ...]] = []
+    for i, column in enumerate(encoding.columns):
+        if isinstance(column, Numeric):
+            values[:, i] = column.origin + column.unit * values[:, i]
+            categories.append(())
+        else:
+            categories.append(tuple("missing" if c is None else str(c) for c in column.categories))
+    return values, [column.name for column in encoding.columns], categories
 
 
 def write(

@@ -87,7 +87,15 @@ class Schedule(ABC):
             low, high = torch.where(above, middle, low), torch.where(above, high, middle)
         # Past the last level's own noise, bisection converges to 1 from below; the ends themselves are exact.
         high = torch.where(goal <= self.log_snr(torch.ones_like(goal)), torch.ones_like(goal), high)
-        return torch.where(goal == math.inf, torch.zeros_like(goal), high)
+        found = torch.where(goal == math.inf, torch.zeros_like(goal), high).detach()
+        return self._with_derivative(found, goal)
+
+    def _with_derivative(self, t: Tensor, log_snr: Tensor) -> Tensor:
+        """The value t with the derivative ``dt / dlog_snr`` of the inverse, which bisection cannot have."""
+        (alpha, sigma), (dalpha, dsigma) = self(t), self.rates(t)
+        slope = 1 / (2 * (dalpha / alpha - dsigma / sigma)).detach()
+        change = torch.where(log_snr.isfinite(), log_snr - log_snr.detach(), torch.zeros_like(t))
+        return t + torch.where(slope.isfinite(), slope, torch.zeros_like(t)) * change
 
     def noisier(self, t: Tensor, offset: float) -> Tensor:
         """The time whose log-SNR is lower than t's by ``offset``."""

@@ -70,4 +70,6 @@ def task(recipe: Recipe, spec: Spec, device: torch.device) -> Denoising:
     process = recipe.process
     weight = WEIGHTS[process.weight](process.sigma_data or DEFAULT_SIGMA)
     drop = process.condition_dropout if spec.classes else 0.0
-    return Denoising(denoiser(recipe, spec, device), LAWS[process.law](), weight, drop)
+    return Denoising(
+        denoiser(recipe, spec, device), LAWS[process.law](process.sigma_data or DEFAULT_SIGMA), weight, drop
+    )

@@ -48,6 +48,7 @@ def save(run: Run, step: int, files: Files, options: Mapping[str, Any], held_out
         for name, tensors in files.items():
             path = hidden / f"{name}.safetensors"
             save_file(_separate(tensors), path)
+            path.chmod(hidden.stat().st_mode & 0o666)  # safetensors writes for the owner alone, whatever the umask says
             entries[path.name] = manifest.entry(path)
             _sync(path)
         contents = Manifest(format=manifest.FORMAT, step=step, held_out=held_out, options=dict(options), files=entries)

@@ -37,6 +37,10 @@ def fill(recipe: Recipe, spec: Spec) -> Recipe:
     A field counts as given if it was set when the recipe was made, even to its default.
     """
     architecture, options = _suggest(spec, recipe.architecture)
+    widths = recipe.architecture.widths
+    if widths is not None and "attention" in architecture:
+        # Other widths, other levels: only the coarsest of three or more attends.
+        architecture["attention"] = (len(widths) - 1,) if len(widths) > 2 else ()
     return recipe.model_copy(
         update={
             "architecture": _merge(recipe.architecture, architecture),
@@ -47,7 +51,8 @@ def fill(recipe: Recipe, spec: Spec) -> Recipe:
 
 def _merge(model: Any, suggested: dict[str, Any]) -> Any:
     """The model with suggestions for the fields that nobody set."""
-    given = {name: getattr(model, name) for name in model.model_fields_set if getattr(model, name) is not None}
+    given = {name: getattr(model, name) for name in model.model_fields_set}
+    given = {name: value for name, value in given.items() if value is not None or name not in suggested}
     return type(model)(**{**suggested, **given})
 
 

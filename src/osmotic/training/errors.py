@@ -26,7 +26,7 @@ class OutOfMemory(RuntimeError):
     exit_code = 4
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """A signal ended the run between two steps, after a checkpoint was saved.
 
     ``exit_code`` is 130 for Ctrl-C (SIGINT), as shells expect, and 0 for SIGTERM: a scheduler that asked the run to

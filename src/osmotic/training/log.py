@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +40,7 @@ class Log:
         self.main, self.steps, self.batch_size = main, steps, batch_size
         self.text = ""  # beside the bar
         self._start = self._said = self._timed = time.monotonic()
+        self._aside = 0.0
         self._first = self._last = resumed or 0
         if not main:
             return
@@ -87,8 +89,15 @@ class Log:
         now = time.monotonic()
         if self._bar.disable and (now - self._said > PLAIN_SECONDS or step == self.steps):
             self._said = now
-            left = (now - self._start) / max(step - self._first, 1) * (self.steps - step)
-            self.say(f"step {step}/{self.steps}, {_duration(left)} left, {self.text}")
+            left = (now - self._start - self._aside) / max(step - self._first, 1) * (self.steps - step)
+            self.say(f"step {step}/{self.steps}, {_duration(left)} left" + (f", {self.text}" if self.text else ""))
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What happens inside (measurements, pictures) does not count as training when time is estimated."""
+        start = time.monotonic()
+        yield
+        self._aside += time.monotonic() - start
 
     def say(self, text: str) -> None:
         """One line on stderr, on the main process."""

@@ -112,7 +112,7 @@ class Loop:
         self.players = [Player(name, module, task.core(name), world, options) for name, module in task.players.items()]
         self.names = [player.name for player in self.players]
         self.store = Store(run, task, self.players, world, options)
-        self.held_out = None if held_out is None else HeldOut(held_out, options.seed, world.device)
+        self.held_out = None if held_out is None else HeldOut(held_out, options.seed, world.device, options.batch_size)
         self.step, self.counters = 0, Counters()
         self.measured: float | None = None  # the held-out loss at exactly this step
         self.saved: int | None = None
@@ -224,14 +224,15 @@ class Loop:
             self._record()
         self.log.progress(step)
         moment = Moment(step, self.run, self.world, self.log, {p.name: p.module for p in self.players}, self.players)
-        if self.held_out is not None and (step % options.evaluate_every == 0 or last):
-            self._measure(moment)
-        for hook in self.hooks:
-            if hook.due(step, options.steps):
-                with paused(self.players, self.world.device):
-                    hook.call(moment)
-        if step and (step % options.checkpoint_every == 0 or last):
-            self._save()
+        with self.log.aside():
+            if self.held_out is not None and (step % options.evaluate_every == 0 or last):
+                self._measure(moment)
+            for hook in self.hooks:
+                if hook.due(step, options.steps):
+                    with paused(self.players, self.world.device):
+                        hook.call(moment)
+            if step and (step % options.checkpoint_every == 0 or last):
+                self._save()
 
     def _record(self) -> None:
         """One line of the log: means over the good steps since the last one."""

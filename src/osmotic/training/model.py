@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,8 @@ class Model:
         """The ``steps + 1`` points from noise to samples, each ``(n, *S)``; arguments as in :meth:`sample`."""
         denoiser = self.denoiser if schedule is None else Rescheduled(self.denoiser, schedule)
         shown = self.condition(cond, n, 0, n)
-        if shown is not None and guidance != 1:
+        self._refuse_unlearned(shown, guidance)
+        if guidance != 1:
             denoiser = ClassifierFree(denoiser, guidance)
         solver = named(sampler, CATALOG, "sampler") if isinstance(sampler, str) else sampler
         stops = named(grid, GRIDS, "grid") if isinstance(grid, str) else grid or suggested_grid(self.spec, self.recipe)
@@ -130,6 +132,19 @@ class Model:
         with torch.no_grad():
             x = prior(denoiser, (n, *self.spec.shape), keyed, self.device)
             yield from trajectory(solver, denoiser, x, times, shown, keyed)
+
+    def _refuse_unlearned(self, shown: Condition | None, guidance: float) -> None:
+        """Refuse what the model never learned: guidance without a class, "nothing" without dropped conditions."""
+        if not math.isfinite(guidance):
+            raise ValueError(f"The guidance scale must be a finite number; got {guidance}.")
+        if shown is None and guidance != 1:
+            raise ValueError("Guidance leads towards a class; name one, or leave the guidance scale at 1.")
+        nothing = self.spec.classes is not None and (shown is None or guidance != 1)
+        if nothing and self.recipe.process.condition_dropout == 0:
+            raise ValueError(
+                "This model was trained with --condition-dropout 0, so it knows no 'nothing'; name a class and leave "
+                "the guidance scale at 1."
+            )
 
     def decode(self, x: Tensor) -> np.ndarray[Any, Any]:
         """Samples ``(n, *S)`` in the user's format: pictures (n, H, W, C) uint8, arrays in their own units."""
@@ -140,7 +155,9 @@ class Model:
         if cond is None:
             return None
         if isinstance(cond, Condition):
-            return cond[start : start + count].to(self.device) if len(cond) == n else cond.to(self.device)
+            if len(cond) != n:
+                raise ValueError(f"A condition of {len(cond)} was given for {n} samples; give one per sample.")
+            return cond[start : start + count].to(self.device)
         labels = self._labels(cond)
         if len(labels) not in (1, n):
             raise ValueError(f"{len(labels)} classes were given for {n} samples; give one, or one per sample.")
@@ -151,8 +168,8 @@ class Model:
         if self.spec.classes is None:
             raise ValueError("This model was trained without classes; leave the class out.")
         if isinstance(cond, Tensor | np.ndarray):
-            cond = [int(c) for c in cond.reshape(-1)]
-        each = [cond] if isinstance(cond, int | str) else list(cond)
+            cond = cond.reshape(-1).tolist()
+        each = [cond] if isinstance(cond, int | str | np.integer) else list(cond)
         return [class_number(c, self.spec.classes) for c in each]
 
 
@@ -168,7 +185,7 @@ def suggested_grid(spec: Spec, recipe: Recipe) -> Grid:
     return LogSNR(rho_min=sd / 40, rho_max=sd * max(12.0, 3.3 * math.sqrt(positions)))
 
 
-def class_number(wanted: int | str, classes: Sequence[str]) -> int:
+def class_number(wanted: int | str | np.integer[Any], classes: Sequence[str]) -> int:
     """The number of a class given by name or number; names win, so that digits called "0" to "9" work.
 
     Raises:
@@ -176,7 +193,8 @@ def class_number(wanted: int | str, classes: Sequence[str]) -> int:
     """
     if isinstance(wanted, str) and wanted in classes:
         return list(classes).index(wanted)
-    number = int(wanted) if isinstance(wanted, int) or wanted.lstrip("-").isdigit() else -1
+    text = wanted.isascii() and wanted.isdigit() if isinstance(wanted, str) else isinstance(wanted, int | np.integer)
+    number = int(wanted) if text else -1
     if not 0 <= number < len(classes):
         shown = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
         raise ValueError(f"There is no class {wanted!r}; the {len(classes)} classes are {shown}.")
@@ -209,14 +227,14 @@ def load(directory: str | Path, weights: str | None = None, device: torch.device
     run = Run.open(directory)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     recipe, spec = stored(run)
-    found = checkpoint.newest(run, lambda text: None)
+    found = checkpoint.newest(run, lambda text: print(text, file=sys.stderr))
     if found is None:
         raise RunError(f"{directory} has no checkpoint yet; train it further with --resume.")
     folder, manifest = found
     name = weights or (checkpoint.average_name(recipe.options.ema[0]) if recipe.options.ema else "model")
-    denoiser = build.denoiser(recipe, spec, torch.device("cpu"))
+    denoiser = build.denoiser(recipe, spec, place)
     checkpoint.load_weights(folder, name, denoiser, PLAYER)
-    return Model(denoiser.to(place), spec, recipe, manifest.step)
+    return Model(denoiser, spec, recipe, manifest.step)
 
 
 def stored(run: Run) -> tuple[Recipe, Spec]:

@@ -16,7 +16,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    steps: Whole = Field(10_000, description="optimizer steps in all")
+    steps: Count = Field(10_000, description="optimizer steps in all")
     batch_size: Count = Field(128, description="samples in one optimizer step, over all processes")
     accumulate: Count = Field(1, description="split each step into this many smaller passes (less memory)")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
@@ -28,7 +28,7 @@ class Options(BaseModel):
         description="last learning rate as a share of the peak, reached along a cosine; 1 keeps it constant",
     )
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of matrices and kernels")
-    clip: float | None = Field(1.0, gt=0, description="largest gradient norm; none does not clip")
+    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 does not clip")
     ema: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (500.0,),
         description="half-lives, in steps, of the averaged weights; the first one is the default to sample from",

@@ -53,7 +53,7 @@ class Player:
     def step(self, step: int, norm: float) -> None:
         """Clip, update the weights with the rate of ``step`` (from 0), and move the averages."""
         limit = self.options.clip
-        if limit is not None and norm > limit:
+        if 0 < limit < norm:
             torch._foreach_mul_([local(p.grad) for p in self.weights if p.grad is not None], limit / norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.options, step)

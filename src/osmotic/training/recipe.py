@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -78,4 +78,5 @@ class Recipe(Frozen):
     architecture: Architecture = Architecture()
     process: Process = Process()
     holdout: float = Field(0.1, ge=0, lt=1, description="share of the data held out to measure the loss on")
+    reading: dict[str, Any] = Field({}, description="how the data were read, where that was not found")
     flip: bool = Field(False, description="mirror pictures left to right at random while training")

@@ -68,13 +68,8 @@ class Run:
         Raises:
             RunError: if something is there already.
         """
+        cls.refuse_used(directory)
         run = cls(Path(directory))
-        if run.recipe_path.exists():
-            raise RunError(f"{directory} already holds a run; pass --resume to continue it, or choose another --out.")
-        if run.directory.exists() and not run.directory.is_dir():
-            raise RunError(f"{directory} is a file; choose another --out.")
-        if run.directory.exists() and any(not _ours(path) for path in run.directory.iterdir()):
-            raise RunError(f"{directory} is not empty and holds no run; choose a new or empty directory for --out.")
         try:
             run.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -82,6 +77,21 @@ class Run:
         write_json(run.data_path, data)
         write_json(run.recipe_path, recipe)  # last: a directory with a recipe is a run
         return run
+
+    @staticmethod
+    def refuse_used(directory: str | Path) -> None:
+        """Refuse a directory in which no new run can be started; nothing is written.
+
+        Raises:
+            RunError: saying what is there and what to do.
+        """
+        path = Path(directory)
+        if (path / RECIPE).exists():
+            raise RunError(f"{directory} already holds a run; pass --resume to continue it, or choose another --out.")
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{directory} is a file; choose another --out.")
+        if path.exists() and any(not _ours(inside) for inside in path.iterdir()):
+            raise RunError(f"{directory} is not empty and holds no run; choose a new or empty directory for --out.")
 
     @classmethod
     def open(cls, directory: str | Path) -> Run:
@@ -168,7 +178,11 @@ class Run:
         Raises:
             RunError: if another process trains in it.
         """
-        with (self.directory / ".lock").open("a") as file:
+        try:
+            lock = (self.directory / ".lock").open("a")
+        except OSError as error:
+            raise RunError(f"{self.directory} cannot be written: {error.strerror}; mend its permissions.") from None
+        with lock as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

@@ -14,8 +14,9 @@ from osmotic.training.feed import Samples, fetch
 from osmotic.training.hooks import Moment
 from osmotic.training.task import CHUNK, Batch, Domain, Noise, Task
 
-EVALUATIONS = 2048
-"""Noisy samples that one measurement looks at, at least; fixed, so that its cost does not grow with the data."""
+BATCHES, MOST = 8, 2048
+"""One measurement looks at so many batches' worth of noisy samples, but no more than the second number: it costs
+about as much as three training steps, whatever the network and the data."""
 
 EDGES = (-8.0, -4.0, 0.0, 4.0, 8.0)
 """Limits of the bins in log-SNR: five doublings of the signal-to-noise ratio of amplitudes are about 7."""
@@ -24,19 +25,21 @@ EDGES = (-8.0, -4.0, 0.0, 4.0, 8.0)
 class HeldOut:
     """Measures a task on the same samples, times and noise each time: two measurements differ by the weights alone.
 
-    Each sample is visited equally often, under as many different draws as it takes to reach ``EVALUATIONS``; of a
+    Each sample is visited equally often, under as many different draws as it takes; of a
     larger set a fixed random part is taken. Every process does the same work.
 
     Args:
         samples: the held-out set, at least one.
         seed: of the draws.
         device: where the loss is computed.
+        batch_size: of training, which sets how many noisy samples are looked at.
     """
 
-    def __init__(self, samples: Samples, seed: int, device: torch.device) -> None:
+    def __init__(self, samples: Samples, seed: int, device: torch.device, batch_size: int) -> None:
         self.samples, self.seed, self.device = samples, seed, device
-        order = permutation(seed, 0, len(samples))[:EVALUATIONS]
-        self.indices = np.tile(order, -(-EVALUATIONS // len(order)))
+        evaluations = min(BATCHES * batch_size, MOST)
+        order = permutation(seed, 0, len(samples))[:evaluations]
+        self.indices = np.tile(order, -(-evaluations // len(order)))
 
     def measure(self, task: Task, moment: Moment) -> dict[str, dict[str, float]]:
         """Mean loss of the raw and of each averaged weights, by player and, where the task has noise levels, by bin.
