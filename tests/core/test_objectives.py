@@ -186,7 +186,7 @@ def test_unit_weight_is_one():
 
 @pytest.mark.parametrize("path", ["rectified", "cosine", "vp", "ve", "sub-vp", "geometric-ve", "ddpm-linear"])
 def test_the_likelihood_weight_is_finite_also_without_signal(path):
-    """At alpha = 0 the factor g^2 / (2 sigma^2) is infinite, the error of eps per error of v is 0, their product finite."""
+    """At alpha = 0, g^2 / (2 sigma^2) is infinite and the error of eps per error of v is 0; their product is finite."""
     schedule = CATALOG[path]()
     factor = Likelihood()(schedule, V(), torch.tensor([0.5, 1.0], dtype=torch.float64))
     assert torch.isfinite(factor).all()
