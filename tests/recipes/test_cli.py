@@ -101,7 +101,7 @@ def test_arrays_come_back_in_their_units(osmotic, tmp_path, shape, kind):
 
 def test_a_dit_and_other_processes_train(osmotic, pictures, tmp_path):
     words = ["--network", "dit", "--width", 32, "--depth", 1, "--schedule", "rectified", "--target", "velocity"]
-    words += ["--law", "logit-normal", "--weight", "min-snr", "--flip"]
+    words += ["--law", "logit-normal", "--weight", "min-snr", "--flip", "--upend", "--shift", 1]
     assert osmotic("train", pictures, "--out", tmp_path / "run", *words, *TINY)[0] == 0
     assert osmotic("sample", tmp_path / "run", "--count", 2, "--sampler", "heun", "--grid", "uniform")[0] == 0
 
@@ -134,16 +134,17 @@ WRONG = {
     "class number out of range": (["sample", "TRAINED", "--class", "3"], "There is no class '3'"),
     "no run": (["sample", "EMPTY"], "is not a run"),
     "no directory": (["sample", "RUN"], "is no run"),
-    "not a number of samples": (["sample", "TRAINED", "--count", "0"], "--count must be 1 or more"),
+    "not a number of samples": (["sample", "TRAINED", "--count", "0"], "--count should be greater than or equal to 1"),
     "no weights of that name": (["sample", "TRAINED", "--weights", "ema-7"], "it has ema-500, model"),
     "an unknown flag": (["train", "digits", "--out", "RUN", "--stepz", "3"], "did you mean --steps?"),
     "no number": (["train", "digits", "--out", "RUN", "--steps", "abc"], "`osmotic train --help`"),
     "a missing flag": (["train", "digits"], "--out"),
-    "mirrored tables": (["train", "wine", "--out", "RUN", "--flip"], "Mirroring means nothing for table"),
+    "mirrored tables": (["train", "wine", "--out", "RUN", "--flip"], "are for pictures, not for table"),
+    "turned oblongs": (["train", "PICTURES", "--out", "RUN", "--turn"], "Quarter turns need square pictures"),
     "one sample": (["train", "ONE", "--out", "RUN"], "leaves none to train on"),
-    "guidance that is no number": (["sample", "TRAINED", "--guidance", "nan"], "--guidance must be a finite number"),
+    "guidance that is no number": (["sample", "TRAINED", "--guidance", "nan"], "--guidance should be a finite number"),
     "a superscript as class": (["sample", "TRAINED", "--class", "²"], "There is no class"),
-    "an impossible seed": (["sample", "TRAINED", "--seed", "99999999999999999999"], "--seed must be"),
+    "an impossible seed": (["sample", "TRAINED", "--seed", "99999999999999999999"], "--seed should be less than"),
     "an occupied place for samples": (["sample", "TRAINED", "--out", "FULL"], "is not an empty directory"),
     "a sampler that needs a flow map": (["sample", "TRAINED", "--sampler", "jump"], "has no flow map"),
     "an impossible option": (
@@ -160,13 +161,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", list(WRONG))
-def test_errors_are_one_sentence_and_leave_nothing_behind(case, osmotic, wine, picture_run, tmp_path):
+def test_errors_are_one_sentence_and_leave_nothing_behind(case, osmotic, pictures, wine, picture_run, tmp_path):
     words, expected = WRONG[case]
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     (tmp_path / "empty").mkdir()
     np.save(tmp_path / "one.npy", np.zeros((1, 3), np.float32))
     places = {
+        "PICTURES": pictures,
         "ONE": tmp_path / "one.npy",
         "RUN": tmp_path / "run",
         "WINE": wine,

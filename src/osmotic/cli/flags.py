@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import re
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import tyro
@@ -106,7 +107,13 @@ def _nested(field: FieldInfo) -> bool:
 
 def _annotation(field: FieldInfo, found: bool) -> Any:
     kind: Any = field.annotation
-    note = tyro.conf.arg(help=field.description, help_behavior_hint=_hint(field, found), metavar=_metavar(kind))
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    note = tyro.conf.arg(
+        name=str(extra["flag"]) if "flag" in extra else None,  # a name that Python keeps for itself
+        help=field.description,
+        help_behavior_hint=_hint(field, found),
+        metavar=_metavar(kind),
+    )
     return Annotated[kind if kind is bool else kind | None, note]
 
 
@@ -122,12 +129,13 @@ def _hint(field: FieldInfo, found: bool) -> str:
 def _metavar(kind: Any) -> str | None:
     """A word for the value; choices show themselves."""
     members = [k for k in get_args(kind) if k is not type(None)]
-    if kind in (int, float, str):
-        return {int: "INT", float: "FLOAT", str: "TEXT"}[kind]
+    words = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
+    if kind in words:
+        return words[kind]
     if getattr(kind, "__origin__", None) is tuple or any(getattr(k, "__origin__", None) is tuple for k in members):
         text = str(kind)
         return "FLOAT ..." if "float" in text else "INT ..." if "int" in text else "TEXT ..."
-    if len(members) == 1 and members[0] in (int, float, str):
+    if len(members) == 1 and members[0] in words:
         return _metavar(members[0])
     choices = members if all(isinstance(m, str) for m in members) else get_args(members[0]) if members else ()
     return "{" + ",".join(map(str, choices)) + "}" if choices and all(isinstance(c, str) for c in choices) else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from osmotic.cli.flags import parse
+from osmotic.cli.flags import given, parse
+from osmotic.cli.reading import Reading
 from osmotic.training.run import RECIPE, Run
 
 
@@ -18,22 +19,25 @@ class Info:
 
     what: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN|DATA")]
     """directory of a run, path of data, or the name of an embedded set"""
+    reading: Reading = field(default_factory=Reading)
+    """how to read the data, as in `osmotic train`"""
 
 
 def main(words: list[str]) -> int:
     """Print what is known."""
     settings = parse(Info, "info", words)
     path = Path(settings.what).expanduser()
-    for line in about_run(path) if (path / RECIPE).is_file() else about_data(settings.what):
+    for line in about_run(path) if (path / RECIPE).is_file() else about_data(settings.what, given(settings.reading)):
         print(line)
     return 0
 
 
-def about_data(what: str) -> list[str]:
+def about_data(what: str, reading: dict[str, Any]) -> list[str]:
     """The scan of a data set."""
     from osmotic.data.scan import scan
+    from osmotic.data.source import Options
 
-    return scan(what).lines()
+    return scan(what, Options(**reading)).lines()
 
 
 def about_run(path: Path) -> list[str]:

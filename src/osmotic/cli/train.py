@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import tyro
 
 from osmotic.cli.flags import build, flags, given, parse
+from osmotic.cli.reading import Reading
 from osmotic.data.source import Options as DataOptions
-from osmotic.data.spec import Kind
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Process, Recipe
 from osmotic.training.run import Run
@@ -19,26 +19,6 @@ Training = flags(Options, "training", found=frozenset({"steps", "batch_size", "l
 Net = flags(Architecture, "network", found=frozenset({"network", "widths", "blocks", "attention", "dropout"}))
 Diffusion = flags(Process, "process", found=frozenset({"sigma_data"}))
 Rest = flags(Recipe, "more", leave=frozenset({"reading"}))
-KINDS = "{" + ",".join(get_args(Kind)) + "}"
-
-
-def _flag(metavar: str, text: str) -> Any:
-    return tyro.conf.arg(metavar=metavar, help=text, help_behavior_hint="")
-
-
-@dataclass
-class Reading:
-    """How to read the data; all of it is found when left out."""
-
-    size: Annotated[int | None, _flag("INT", "bring pictures of mixed sizes to this side")] = None
-    label: Annotated[str | None, _flag("NAME", "column of a table whose values are the classes")] = None
-    columns: Annotated[tuple[str, ...] | None, _flag("NAME ...", "columns of a table to use (default: all)")] = None
-    drop: Annotated[tuple[str, ...] | None, _flag("NAME ...", "columns of a table to leave out")] = None
-    categorical: Annotated[
-        tuple[str, ...] | None, _flag("NAME ...", "columns of numbers that are codes, not amounts")
-    ] = None
-    kind: Annotated[Kind | None, _flag(KINDS, "what an array holds, where its axes could mean several things")] = None
-    max_bad: Annotated[float | None, _flag("FLOAT", "share of unreadable pictures to skip (default: 0.01)")] = None
 
 
 @dataclass
@@ -94,6 +74,8 @@ def main(words: list[str]) -> int:
     dataset = open_data(settings.data, **asdict(options))
     for line in dataset.spec.describe():
         say(line)
+    if dataset.texts is not None:
+        say("captions are not trained on yet; put pictures in a folder a class to train on classes")
     run = train(dataset, settings.out, asked, resume=settings.resume, tell=say)
     say(f"done: {run.directory}; draw from it with `osmotic sample {run.directory}`")
     return 0

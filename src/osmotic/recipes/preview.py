@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from osmotic.data.dataset import Dataset
 from osmotic.denoiser import Denoiser
@@ -31,8 +32,9 @@ def preview(recipe: Recipe, dataset: Dataset) -> Hook:
         denoiser = moment.modules[PLAYER]
         assert isinstance(denoiser, Denoiser)
         # Every process samples, for a sharded network answers only when all of them ask.
-        with moment.averaged():
-            x = Model(denoiser, spec, recipe, moment.step).sample(n, labels, seed=SEED)
+        bar = tqdm(total=n, desc="drawing a preview", delay=2, leave=False, disable=not moment.world.main)
+        with moment.averaged(), bar:
+            x = Model(denoiser, spec, recipe, moment.step).sample(n, labels, seed=SEED, progress=bar.update)
         if not moment.world.main:
             return
         path = moment.run.samples / f"step-{moment.step:08d}.png"

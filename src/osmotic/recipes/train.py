@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel
 
-from osmotic.data.augment import HorizontalFlip
+from osmotic.data.augment import Augmentation, HorizontalFlip, Shift, Turn, VerticalFlip
 from osmotic.data.dataset import Dataset, open_data, split
 from osmotic.recipes import plan
 from osmotic.recipes.preview import preview
@@ -73,7 +73,7 @@ def train(
             recipe.options,
             held_out if len(held_out) else None,
             [preview(recipe, dataset)],
-            [HorizontalFlip()] if recipe.flip else [],
+            augmentations(recipe),
             device,
         )
 
@@ -121,7 +121,7 @@ def _refuse_changes(out: str | Path, before: Recipe, asked: Recipe) -> None:
         (old, new, name) for old, new in pairs for name in new.model_fields_set
     ]
     fixed += [(before.options, asked.options, name) for name in asked.options.model_fields_set & set(FIXED)]
-    fixed += [(before, asked, name) for name in asked.model_fields_set & {"holdout", "flip"}]
+    fixed += [(before, asked, name) for name in asked.model_fields_set & {"holdout", "flip", "upend", "turn", "shift"}]
     for old, new, name in fixed:
         was, now = getattr(old, name), getattr(new, name)
         if now is not None and was != now:
@@ -137,12 +137,25 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
     Raises:
         ValueError: for an augmentation that means nothing for such data.
     """
-    if recipe.flip and dataset.spec.kind != "images":
-        raise ValueError(f"Mirroring means nothing for {dataset.spec.kind}; leave out --flip.")
+    if augmentations(recipe) and dataset.spec.kind != "images":
+        raise ValueError(f"Mirrors, turns and shifts are for pictures, not for {dataset.spec.kind}; leave them out.")
+    if recipe.turn and len(set(dataset.spec.shape[1:])) > 1:
+        raise ValueError(f"Quarter turns need square pictures, not {dataset.spec.shape[1:]}; leave out --turn.")
     recipe = defaults.fill(recipe, dataset.spec)
     if recipe.process.sigma_data is not None:
         return recipe
     return recipe.model_copy(update={"process": recipe.process.model_copy(update={"sigma_data": deviation(dataset)})})
+
+
+def augmentations(recipe: Recipe) -> list[Augmentation]:
+    """The changes of training pictures that were asked for."""
+    asked: list[tuple[bool, Augmentation]] = [
+        (recipe.flip, HorizontalFlip()),
+        (recipe.upend, VerticalFlip()),
+        (recipe.turn, Turn()),
+        (recipe.shift > 0, Shift(max(1, recipe.shift))),
+    ]
+    return [augmentation for wanted, augmentation in asked if wanted]
 
 
 def deviation(dataset: Dataset) -> float:

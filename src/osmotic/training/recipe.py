@@ -80,3 +80,8 @@ class Recipe(Frozen):
     holdout: float = Field(0.1, ge=0, lt=1, description="share of the data held out to measure the loss on")
     reading: dict[str, Any] = Field({}, description="how the data were read, where that was not found")
     flip: bool = Field(False, description="mirror pictures left to right at random while training")
+    upend: bool = Field(False, description="mirror pictures top to bottom at random while training")
+    turn: bool = Field(False, description="turn square pictures by quarter turns at random while training")
+    shift: int = Field(
+        0, ge=0, strict=True, description="shift pictures by up to so many pixels at random while training"
+    )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from osmotic.data.counter import permutation
 from osmotic.training.checkpoint import average_name
@@ -57,7 +58,9 @@ class HeldOut:
         names = list(moment.modules)
         losses: dict[str, list[Tensor]] = {name: [] for name in names}
         levels = []
-        for batch in self._batches():
+        total = -(-len(self.indices) // CHUNK)
+        quiet = not moment.world.main
+        for batch in tqdm(self._batches(), "measuring", total, delay=2, leave=False, disable=quiet):
             for name in names:
                 losses[name].append(task.loss(name, batch, moment.modules).double().cpu())
             if (level := task.levels(batch)) is not None:

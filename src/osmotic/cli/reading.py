@@ -1,0 +1,31 @@
+"""Flags that say how data are read, shared by the commands that read data (torch-free)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args
+
+import tyro
+
+from osmotic.data.spec import Kind
+
+KINDS = "{" + ",".join(get_args(Kind)) + "}"
+
+
+def _flag(metavar: str, text: str) -> Any:
+    return tyro.conf.arg(metavar=metavar, help=text, help_behavior_hint="")
+
+
+@dataclass
+class Reading:
+    """How to read the data; all of it is found when left out."""
+
+    size: Annotated[int | None, _flag("INT", "bring pictures of mixed sizes to this side")] = None
+    label: Annotated[str | None, _flag("NAME", "column of a table whose values are the classes")] = None
+    columns: Annotated[tuple[str, ...] | None, _flag("NAME ...", "columns of a table to use (default: all)")] = None
+    drop: Annotated[tuple[str, ...] | None, _flag("NAME ...", "columns of a table to leave out")] = None
+    categorical: Annotated[
+        tuple[str, ...] | None, _flag("NAME ...", "columns of numbers that are codes, not amounts")
+    ] = None
+    kind: Annotated[Kind | None, _flag(KINDS, "what an array holds, where its axes could mean several things")] = None
+    max_bad: Annotated[float | None, _flag("FLOAT", "share of unreadable pictures to skip (default: 0.01)")] = None
