@@ -177,8 +177,8 @@ def suggested_grid(spec: Spec, recipe: Recipe) -> Grid:
     """Even steps in log-SNR between the levels where something is decided, in units of the data's deviation sd.
 
     From noise of about 3 sd times the square root of the number of positions (an average over p positions is still seen
-    under noise sqrt(p) times larger), but at least 12 sd, down to sd / 40. On the digits at ten steps its samples are as
-    near to the training set as fresh digits are, while EDM's grid from 80 to 0.002 spends its steps where nothing is
+    under noise sqrt(p) times larger), but at least 12 sd, down to sd / 40. On the digits at ten steps its samples are
+    as near to the training set as fresh digits are, while EDM's grid from 80 to 0.002 spends its steps where nothing is
     decided; class scores do not tell the two apart (benchmarks/grids.py).
     """
     sd = recipe.process.sigma_data or 1.0
