@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import osmotic
 from osmotic.recipes import train as training
@@ -18,9 +19,15 @@ TINY = Recipe(options=Options(steps=2, batch_size=8), architecture=Architecture(
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))
 def test_python_blocks_run(code, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        osmotic, "train", lambda data, out, steps, tell: training.train(data, out, TINY, tell=tell), raising=False
-    )
+    for i in range(12):
+        folder = tmp_path / "pictures" / ("cats", "dogs")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (20 * i, 90, 0)).save(folder / f"{i}.png")
+
+    def tiny(data, out, steps, tell=None):
+        return training.train(data, out, TINY, tell=tell)
+
+    monkeypatch.setattr(osmotic, "train", tiny, raising=False)
     exec(compile(code, "README.md", "exec"), {})
 
 

@@ -62,6 +62,7 @@ def train(
         training, held_out = split(dataset, recipe.holdout, recipe.options.seed)
         task = build.task(recipe, dataset.spec, world.device)
         if tell is not None and world.main:
+            tell("measuring what a step costs")
             for line in plan.measure(task, training, recipe, world.device).lines(recipe):
                 tell(line)
         # Whatever can be refused has been refused; only now is anything written.
