@@ -25,10 +25,7 @@ class Level(Tensor):
     @staticmethod
     def of(t: Tensor | float) -> Level:
         """The level at time t, a number or a 0-dimensional tensor."""
-        value = torch.as_tensor(t, dtype=torch.float64, device="cpu").detach()
-        level = Tensor._make_subclass(Level, value.clone())
-        level.memo = {}
-        return level
+        return Level.grid(torch.as_tensor(t, dtype=torch.float64).reshape(1))[0]
 
     @staticmethod
     def grid(times: Tensor) -> list[Level]:

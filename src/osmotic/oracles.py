@@ -16,11 +16,6 @@ from osmotic.noise import Generators, normal
 from osmotic.schedules import Number, Schedule
 
 
-def _rows(x: Tensor, *values: Number) -> tuple[Number, ...]:
-    """Scales ``()`` or ``(B,)`` ready for flattened samples ``(B, d)``."""
-    return like(x, *values)
-
-
 def _refuse_negative(variances: Tensor) -> None:
     if not bool((variances >= -1e-12 * variances.abs().max()).all()):
         raise ValueError(f"A covariance must have no negative eigenvalue; found {float(variances.min()):.3g}.")
@@ -66,7 +61,7 @@ class Gaussian(Denoiser):
         t = as_time(t)
         if s is not None:
             return solve(x, self.flow(x, t, s), self.schedule.numbers(t), Point(s).numbers(self.schedule, t))
-        alpha, sigma = _rows(x.flatten(1), *self.schedule.numbers(t))
+        alpha, sigma = like(x.flatten(1), *self.schedule.numbers(t))
         z = self._to_axes(x.flatten(1) - alpha * self.mean)
         z = z / (alpha**2 * self.variances + sigma**2)
         eps = self._from_axes(sigma * z)
@@ -76,8 +71,8 @@ class Gaussian(Denoiser):
     def flow(self, x: Tensor, t: Number, s: Number) -> Tensor:
         """The probability-flow ODE's solution at time s from x at time t, exactly."""
         flat = x.flatten(1)
-        alpha, sigma = _rows(flat, *self.schedule.numbers(t))
-        alpha_s, sigma_s = _rows(flat, *self.schedule.numbers(s))
+        alpha, sigma = like(flat, *self.schedule.numbers(t))
+        alpha_s, sigma_s = like(flat, *self.schedule.numbers(s))
         z = self._to_axes(flat - alpha * self.mean)
         before, after = (a**2 * self.variances + b**2 for a, b in ((alpha, sigma), (alpha_s, sigma_s)))
         return (alpha_s * self.mean + self._from_axes(z * (after / before).sqrt())).reshape(x.shape)
@@ -85,7 +80,7 @@ class Gaussian(Denoiser):
     def log_prob(self, x: Tensor, t: Number = 0.0) -> Tensor:
         """The log-density of the path's marginal at time t, ``(B,)`` nats."""
         flat = x.flatten(1)
-        alpha, sigma = _rows(flat, *self.schedule.numbers(t))
+        alpha, sigma = like(flat, *self.schedule.numbers(t))
         variances = alpha**2 * self.variances + sigma**2
         z = self._to_axes(flat - alpha * self.mean)
         return -0.5 * (z**2 / variances + torch.log(2 * math.pi * variances)).sum(1)

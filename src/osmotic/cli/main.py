@@ -71,7 +71,7 @@ def guarded(name: str, words: list[str]) -> int:
     except Exception as error:
         if os.environ.get("OSMOTIC_TRACEBACK"):
             raise
-        if any(words in str(error) for words in NO_MEMORY):
+        if any(phrase in str(error) for phrase in NO_MEMORY):
             return complain("Out of memory; use a smaller --batch-size, more --accumulate, or a smaller network.", 4)
         code = getattr(error, "exit_code", USAGE if isinstance(error, ValueError | OSError) else 1)
         if code == 1:

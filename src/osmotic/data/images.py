@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from .whole import whole
 
 
 def save_images(
@@ -21,17 +22,15 @@ def save_images(
     dtype or shape. Each file appears complete or not at all.
     """
     _check(images)
-    folder.mkdir(parents=True, exist_ok=True)
     notes = texts if texts is not None else [{}] * len(images)
     paths = [folder / f"{start_index + i:06d}.png" for i in range(len(images))]
     for image, path, note in zip(images, paths, notes, strict=True):
         info = PngInfo()
         for key, value in note.items():
             info.add_itxt(key, value)
-        part = path.with_suffix(".part")
         grey = image[..., 0] if image.shape[-1] == 1 else image
-        Image.fromarray(np.ascontiguousarray(grey)).save(part, format="PNG", pnginfo=info)
-        os.replace(part, path)
+        with whole(path) as part:
+            Image.fromarray(np.ascontiguousarray(grey)).save(part, format="PNG", pnginfo=info)
     return paths
 
 
@@ -46,14 +45,8 @@ def save_npz(images: NDArray[np.uint8], path: Path, labels: ArrayLike | None = N
         arrays["arr_1"] = np.asarray(labels, np.int64)
         if arrays["arr_1"].shape != (len(images),):
             raise ValueError(f"{arrays['arr_1'].shape} labels do not fit {len(images)} images: give one each")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as part:
+        np.savez_compressed(part, allow_pickle=False, **arrays)
     return path
 
 

@@ -5,7 +5,6 @@ Needs pyarrow, the optional extra `tables`; it is imported when a table is read 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from importlib import import_module
@@ -20,6 +19,7 @@ from .encoding import Array
 from .errors import DataError, closest, listed, plural
 from .source import Labels, Options, Stored
 from .spec import Spec
+from .whole import whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,12 +91,8 @@ def write_table(table: pa.Table, path: Path) -> None:
     writers = {".csv": csv.write_csv, ".parquet": parquet.write_table}
     if path.suffix.lower() not in writers:
         raise DataError(f"{path}: a table is written as .csv or .parquet: choose one of these endings")
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with whole(path) as part:
         writers[path.suffix.lower()](table, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _arrow() -> Any:

@@ -116,15 +116,12 @@ def _draw(model: Model, run: Run, guided: Array, labels: NDArray[np.int64], trai
     images = spec.decode(guided)
     by_class = pictures.save(pictures.grid(images[rows], SHOWN, names), folder / "samples.png")
     strip = _strip(model, folder / "trajectory.png")
-    pairs = _pairs(spec.decode(guided[:SHOWN]), spec.decode(training[nearest(guided[:SHOWN], training).index]))
+    near_ones = spec.decode(training[nearest(guided[:SHOWN], training).index])
+    pairs = np.concatenate([images[:SHOWN], near_ones])
     near = pictures.save(pictures.grid(pairs, SHOWN, ["sample", "nearest"]), folder / "neighbours.png")
     loss = plots.losses(run.metrics(), folder / "loss.png")
     save_npz(images, folder / "samples.npz", labels[: len(images)])
     return [by_class, strip, near, loss]
-
-
-def _pairs(samples: NDArray[np.uint8], near: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.concatenate([samples, near])
 
 
 def _strip(model: Model, path: Path) -> Path:

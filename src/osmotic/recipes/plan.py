@@ -17,8 +17,9 @@ from osmotic.data.dataset import Dataset
 from osmotic.denoiser import NeuralDenoiser
 from osmotic.nn import count
 from osmotic.training.denoise import PLAYER, Denoising
+from osmotic.training.feed import fetch
 from osmotic.training.recipe import Recipe
-from osmotic.training.task import Batch, Noise
+from osmotic.training.task import Noise
 
 PROBE = 32
 QUICK = 0.5
@@ -92,19 +93,13 @@ def measure(task: Denoising, dataset: Dataset, recipe: Recipe, device: torch.dev
 
 def _seconds(task: Denoising, dataset: Dataset, n: int, device: torch.device) -> float:
     """The time of one pass forward and back with n samples."""
-    batch = _batch(dataset, n, 0, device)
+    slots = np.arange(n)
+    batch = fetch(dataset, slots, slots, Noise(0, 0, n, 0, n, device))
     start = time.perf_counter()
     torch.autograd.backward(task.loss(PLAYER, batch, task.players).mean())
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start
-
-
-def _batch(dataset: Dataset, n: int, step: int, device: torch.device) -> Batch:
-    indices = np.arange(n)
-    x0, labels = dataset.batch(indices)
-    cond = None if labels is None else Condition(vector=labels.to(device))
-    return Batch(x0.to(device), cond, indices, indices, step, Noise(0, step, n, 0, n, device))
 
 
 @contextmanager

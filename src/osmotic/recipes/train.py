@@ -19,7 +19,8 @@ from osmotic.training.distributed import joined
 from osmotic.training.errors import RunError
 from osmotic.training.loop import fit
 from osmotic.training.model import stored
-from osmotic.training.recipe import Recipe
+from osmotic.training.options import Options
+from osmotic.training.recipe import Recipe, explicit
 from osmotic.training.run import Run, write_json
 from osmotic.training.store import FIXED
 
@@ -53,8 +54,7 @@ def train(
     """
     asked = recipe or Recipe()
     if steps is not None:
-        given = {name: getattr(asked.options, name) for name in asked.options.model_fields_set}
-        asked = asked.model_copy(update={"options": type(asked.options)(**{**given, "steps": steps})})
+        asked = asked.model_copy(update={"options": Options(**{**explicit(asked.options), "steps": steps})})
     (Run.open if resume else Run.refuse_used)(out)
     dataset = data if isinstance(data, Dataset) else open_data(data)
     with joined(device) as world:
@@ -105,7 +105,7 @@ def continued(dataset: Dataset, out: str | Path, asked: Recipe) -> Recipe:
                 f"{out} was trained on other data, its {name} differs; resume it with {spec.source}, read as before."
             )
     _refuse_changes(out, before, asked)
-    given = {name: getattr(asked.options, name) for name in asked.options.model_fields_set}
+    given = explicit(asked.options)
     complete = run.complete()
     if complete and given.get("steps", before.options.steps) < complete[0][1].step:
         raise RunError(f"{out} is at step {complete[0][1].step} already; resume with --steps above that to go further.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+
+from osmotic.data.whole import whole
 
 Pictures = NDArray[np.uint8]
 GAP = 2
@@ -46,11 +47,6 @@ def grid(images: Pictures, columns: int, rows: Sequence[str] = (), heads: Sequen
 
 def save(picture: Any, path: Path) -> Path:
     """Write a PNG, complete or not at all; the folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    try:
+    with whole(path) as part:
         picture.save(part, format="PNG")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return path

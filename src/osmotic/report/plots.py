@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from osmotic.data.whole import whole
 
 Array = NDArray[Any]
 BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#999999"
@@ -29,14 +30,19 @@ def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, 
     return figure, panels
 
 
+def _panels(count: int, width: float, height: float) -> tuple[Any, list[Any]]:
+    """A figure of up to four panels a row, and the ``count`` of them that are used."""
+    columns = min(4, count)
+    figure, grid = _figure(-(-count // columns), columns, width, height)
+    panels = list(grid.flat)
+    for panel in panels[count:]:
+        panel.set_axis_off()
+    return figure, panels[:count]
+
+
 def _write(figure: Any, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    try:
+    with whole(path) as part:
         figure.savefig(part, format="png")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 
@@ -64,17 +70,12 @@ def histograms(
         path: of the PNG.
         real: rows to compare with, of the same columns.
     """
-    count = min(len(names), MOST_PANELS)
-    columns = min(4, count)
-    figure, panels = _figure(-(-count // columns), columns, 3, 2.2)
-    for i, panel in enumerate(panels.flat):
-        if i >= count:
-            panel.set_axis_off()
-            continue
+    figure, panels = _panels(min(len(names), MOST_PANELS), 3, 2.2)
+    for i, panel in enumerate(panels):
         _column(panel, samples[:, i], categories[i], None if real is None else real[:, i])
         panel.set_title(names[i], fontsize=9)
         panel.set_yticks([])
-    panels[0, 0].legend(frameon=False, fontsize=8)
+    panels[0].legend(frameon=False, fontsize=8)
     return _write(figure, path)
 
 
@@ -94,14 +95,9 @@ def _column(panel: Any, samples: Array, categories: Sequence[str], real: Array |
 
 def lines(samples: Array, path: Path) -> Path:
     """Sequences ``(N, C, L)``, one panel each, a line a channel."""
-    count = min(len(samples), MOST_LINES)
-    columns = min(4, count)
-    figure, panels = _figure(-(-count // columns), columns, 3, 1.6)
-    for i, panel in enumerate(panels.flat):
-        if i >= count:
-            panel.set_axis_off()
-            continue
-        panel.plot(samples[i].T, linewidth=1)
+    figure, panels = _panels(min(len(samples), MOST_LINES), 3, 1.6)
+    for sample, panel in zip(samples, panels, strict=False):
+        panel.plot(sample.T, linewidth=1)
         panel.tick_params(labelsize=7)
     return _write(figure, path)
 

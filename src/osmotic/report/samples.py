@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from osmotic.data.columns import Columns, Numeric
 from osmotic.data.images import save_images, save_npz
 from osmotic.data.spec import Spec
+from osmotic.data.whole import whole
 from osmotic.report import pictures, plots
 
 Array = NDArray[Any]
@@ -57,7 +58,7 @@ def _units(raw: Array, encoding: Columns) -> tuple[Array, list[str], list[tuple[
 
 
 def write(
-    x: Array, spec: Spec, folder: Path, labels: Sequence[int] | None, notes: Sequence[Mapping[str, str]], first: int = 0
+    x: Array, spec: Spec, folder: Path, labels: Sequence[int] | None, notes: Sequence[Mapping[str, str]]
 ) -> list[Path]:
     """Samples as files that other tools read: PNGs and an ADM .npz, a table, or a .npy.
 
@@ -67,7 +68,6 @@ def write(
         folder: where; it is made.
         labels: the class of each, or None.
         notes: for each picture what is written into its PNG (seed, command).
-        first: number of the first sample.
 
     Returns:
         The paths that matter to a person: a folder of pictures counts once.
@@ -75,14 +75,15 @@ def write(
     raw = spec.decode(x)
     folder.mkdir(parents=True, exist_ok=True)
     if spec.kind == "images":
-        save_images(raw, folder / "pictures", first, notes)
+        save_images(raw, folder / "pictures", texts=notes)
         shape = "x".join(str(n) for n in raw.shape[1:])
         return [folder / "pictures", save_npz(raw, folder / f"samples_{len(raw)}x{shape}.npz", labels)]
     if spec.kind == "table":
         return [_table(x, spec, folder, labels)]
     path = folder / "samples.npz"
     arrays = {"x": raw} if labels is None else {"x": raw, "y": np.asarray(labels, np.int64)}
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+    with whole(path) as part:
+        np.savez_compressed(part, allow_pickle=False, **arrays)
     return [path]
 
 

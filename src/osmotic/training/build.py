@@ -68,8 +68,7 @@ def denoiser(recipe: Recipe, spec: Spec, device: torch.device) -> NeuralDenoiser
 def task(recipe: Recipe, spec: Spec, device: torch.device) -> Denoising:
     """The training task of a filled recipe."""
     process = recipe.process
-    weight = WEIGHTS[process.weight](process.sigma_data or DEFAULT_SIGMA)
+    sigma_data = process.sigma_data or DEFAULT_SIGMA
+    law, weight = LAWS[process.law](sigma_data), WEIGHTS[process.weight](sigma_data)
     drop = process.condition_dropout if spec.classes else 0.0
-    return Denoising(
-        denoiser(recipe, spec, device), LAWS[process.law](process.sigma_data or DEFAULT_SIGMA), weight, drop
-    )
+    return Denoising(denoiser(recipe, spec, device), law, weight, drop)

@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from osmotic.data.spec import Spec
-from osmotic.training.recipe import Architecture, Recipe
+from osmotic.training.recipe import Architecture, Recipe, explicit
 
 FEW = 5000
 
@@ -51,8 +51,7 @@ def fill(recipe: Recipe, spec: Spec) -> Recipe:
 
 def _merge(model: Any, suggested: dict[str, Any]) -> Any:
     """The model with suggestions for the fields that nobody set."""
-    given = {name: getattr(model, name) for name in model.model_fields_set}
-    given = {name: value for name, value in given.items() if value is not None or name not in suggested}
+    given = {name: value for name, value in explicit(model).items() if value is not None or name not in suggested}
     return type(model)(**{**suggested, **given})
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from osmotic.condition import Condition
+from osmotic.data.augment import Augmentation
 from osmotic.training.distributed import World
 from osmotic.training.options import Options
 from osmotic.training.order import Order
@@ -24,12 +25,6 @@ class Samples(Protocol):
     def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor | None]: ...
 
     def name(self, index: int) -> str: ...
-
-
-class Augmentation(Protocol):
-    """A change of samples ``(B, *S)`` that is a function of the seed and each sample's position in the run alone."""
-
-    def __call__(self, x: Tensor, seed: int, positions: np.ndarray) -> Tensor: ...
 
 
 def fetch(samples: Samples, indices: np.ndarray, positions: np.ndarray, noise: Noise) -> Batch:

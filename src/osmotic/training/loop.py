@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from osmotic.data.augment import Augmentation
 from osmotic.noise import generator
 from osmotic.training.checkpoint import average_name, last_good
 from osmotic.training.counters import Counters
 from osmotic.training.distributed import World, joined
 from osmotic.training.errors import Diverged, Interrupted, OutOfMemory, RunError
-from osmotic.training.feed import Augmentation, Feed, Samples
+from osmotic.training.feed import Feed, Samples
 from osmotic.training.hooks import Hook, Moment, paused
 from osmotic.training.log import Log
 from osmotic.training.optim import learning_rate

@@ -43,6 +43,11 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def explicit(model: BaseModel) -> dict[str, Any]:
+    """The fields that were set when a model was made, even to their defaults: what was asked for, not found."""
+    return {name: getattr(model, name) for name in model.model_fields_set}
+
+
 class Architecture(Frozen):
     """The network; what is left out is chosen by the size and kind of the data."""
 
