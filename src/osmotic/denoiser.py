@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +26,13 @@ class Denoiser(nn.Module, ABC):
         schedule: the path on which x_t lies.
         target: the space in which its training error is measured (V, which is singular nowhere, unless it has its own).
         start: the noisiest time at which it can be evaluated, in (0, 1].
+        diagonal: whether it knows the posterior mean (s = None), which every sampler but flow-map jumps needs.
     """
 
     schedule: Schedule
     target: Target = V()
     start: float = 1.0
+    diagonal: bool = True
 
     def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
         """Compute what depends on time alone for a whole grid at once; called by the sampling loop before its steps.
@@ -57,6 +60,17 @@ class Denoiser(nn.Module, ABC):
         """
 
 
+class _Reading(NamedTuple):
+    """How one time is read: the coefficients of (x, y) in x0 and in eps, the scale of what the network sees, its
+    clock.
+    """
+
+    x0: Pair
+    eps: Pair
+    scale: Number
+    clock: Tensor
+
+
 class NeuralDenoiser(Denoiser):
     """A network made a denoiser by a schedule, a target and a clock.
 
@@ -71,6 +85,8 @@ class NeuralDenoiser(Denoiser):
             sigma^2)``, which has unit variance at every level (Karras et al. 2022, arXiv 2206.00364); None shows x as
             it is.
         autocast: run the network in this dtype by autocast (its output is cast back); None for full precision.
+        learned_variance: the network gives twice the channels; the second half o is the learned variance's fraction
+            ``v = (o + 1) / 2`` between the two fixed choices, in logarithms (Nichol & Dhariwal 2021, arXiv 2102.09672).
 
     Raises:
         ValueError: if the target cannot be decoded at t = 1, where sampling starts.
@@ -84,38 +100,48 @@ class NeuralDenoiser(Denoiser):
         clock: Clock | None = None,
         sigma_data: float | None = None,
         autocast: torch.dtype | None = None,
+        learned_variance: bool = False,
     ) -> None:
         super().__init__()
         _refuse_singular(schedule, target)
         self.network, self.schedule, self.target = network, schedule, target
         self.clock = clock or Angle()
-        self.sigma_data, self.autocast = sigma_data, autocast
+        self.sigma_data, self.autocast, self.learned_variance = sigma_data, autocast, learned_variance
 
     def forward(self, x: Tensor, t: Tensor, cond: object = None, s: Number | None = None) -> Estimate:
         if s is not None:
             raise ValueError(
                 "This model has no flow map, so it cannot aim at a time s; sample it with a solver such as 'ddim'."
             )
-        t = as_time(t)
-        x0, eps = once(t, (self, "inverse"), lambda: self._inverse(t))
-        return Estimate.of(x, self.output(x, t, cond), x0, eps)
+        reading = self._reading(t, x.device)
+        y = self._call(x, reading, cond)
+        if not self.learned_variance:
+            return Estimate.of(x, y, reading.x0, reading.eps)
+        y, fraction = y.chunk(2, dim=1)
+        return Estimate.of(x, y, reading.x0, reading.eps, (fraction + 1) / 2)
 
     def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
         noisy = [level for level in levels if self.schedule.scalars(level)[1] > 0]
-        times = torch.tensor([float(level) for level in noisy], dtype=torch.float64)
-        rows = zip(*(row.tolist() for row in self.target(self.schedule, times)), strict=True)
-        clocks = self.clock(self.schedule, times).to(device, torch.float32)
-        for level, row, clock in zip(noisy, rows, clocks.unbind(), strict=True):
-            level.memo[self.target, self.schedule] = row
-            level.memo[self, "time"] = clock
+        times = torch.tensor([level.item() for level in noisy], dtype=torch.float64)
+        alpha, sigma = self.schedule(times)
+        (p, q), (r, s) = (
+            [column.tolist() for column in pair]  # type: ignore[union-attr]
+            for pair in inverse((alpha, sigma), self.target(self.schedule, times))
+        )
+        scales = self._scale(alpha, sigma)
+        every = scales.tolist() if isinstance(scales, Tensor) else [scales] * len(noisy)
+        clocks = self.clock(self.schedule, times).to(device, torch.float32).unbind()
+        readings = map(_Reading, zip(p, q, strict=True), zip(r, s, strict=True), every, clocks)
+        for level, reading in zip(noisy, readings, strict=True):
+            level.memo[self] = reading
 
     def output(self, x: Tensor, t: Tensor, cond: object = None) -> Tensor:
-        """The raw network output y at noisy samples ``(B, *S)``, in x's dtype."""
-        time = once(t, (self, "time"), lambda: self.clock(self.schedule, t).to(x.device, torch.float32))
-        scale = once(t, (self, "scale"), lambda: self._scale(t))
-        (scale,) = like(x, scale)
-        seen = x if isinstance(scale, float) and scale == 1 else x * scale
-        clock = time.expand(len(x))
+        """The raw network output at noisy samples ``(B, *S)``, in x's dtype."""
+        return self._call(x, self._reading(t, x.device), cond)
+
+    def _call(self, x: Tensor, reading: _Reading, cond: object) -> Tensor:
+        scale, clock = reading.scale, reading.clock.expand(x.shape[0])
+        seen = x if type(scale) is float and scale == 1 else x * like(x, scale)[0]
         if self.autocast is None:
             y: Tensor = self.network(seen, clock, cond)
             return y
@@ -123,14 +149,23 @@ class NeuralDenoiser(Denoiser):
             y = self.network(seen, clock, cond)
         return y.to(x.dtype)  # lower precision ends at this door
 
-    def _inverse(self, t: Tensor) -> tuple[Pair, Pair]:
-        return inverse(self.schedule.numbers(t), self.target.numbers(self.schedule, t))
+    def _reading(self, t: Tensor, device: torch.device) -> _Reading:
+        if type(t) is Level and self in t.memo:  # the sampling loop's own: nothing but a look-up
+            found: _Reading = t.memo[self]
+            return found
+        t = as_time(t)
+        return once(t, self, lambda: self._read(t, device))
 
-    def _scale(self, t: Tensor) -> Number:
+    def _read(self, t: Tensor, device: torch.device) -> _Reading:
+        alpha, sigma = self.schedule.numbers(t)
+        x0, eps = inverse((alpha, sigma), self.target.numbers(self.schedule, t))
+        return _Reading(x0, eps, self._scale(alpha, sigma), self.clock(self.schedule, t).to(device, torch.float32))
+
+    def _scale(self, alpha: Number, sigma: Number) -> Number:
         if self.sigma_data is None:
             return 1.0
-        alpha, sigma = self.schedule.numbers(t)
-        return (alpha**2 * self.sigma_data**2 + sigma**2) ** -0.5
+        scale: Number = (alpha**2 * self.sigma_data**2 + sigma**2) ** -0.5
+        return scale
 
 
 def _refuse_singular(schedule: Schedule, target: Target) -> None:
@@ -161,20 +196,21 @@ class Rescheduled(Denoiser):
 
     def __init__(self, denoiser: Denoiser, schedule: Schedule) -> None:
         super().__init__()
-        self.denoiser, self.schedule = denoiser, schedule
+        self.denoiser, self.schedule, self.diagonal = denoiser, schedule, denoiser.diagonal
         last = denoiser.schedule.log_snr(denoiser.start)
         here = schedule.log_snr(1.0)
         # Equal ends must give t = 1 exactly, not up to the rounding of two inversions.
         self.start = 1.0 if here >= last else float(schedule.time(last))
 
     def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
-        inner = []
-        for level in levels:
-            base, scale = self._base(level)
-            base = Level.of(base)
-            level.memo[self] = base, scale
-            base.memo[self.denoiser.schedule] = self.denoiser.schedule.scalars(base)
-            inner.append(base)
+        times = torch.tensor([float(level) for level in levels], dtype=torch.float64)
+        bases, scales = self._base(times)
+        inner = Level.grid(bases)
+        pairs = self.denoiser.schedule.pairs(bases)
+        scale = scales.tolist() if isinstance(scales, Tensor) else [scales] * len(levels)
+        for level, base, pair, factor in zip(levels, inner, pairs, scale, strict=True):
+            level.memo[self] = base, factor
+            base.memo[self.denoiser.schedule] = pair
         self.denoiser.prepare(inner, device)
 
     def forward(self, x: Tensor, t: Tensor, cond: object = None, s: Number | None = None) -> Estimate:

@@ -7,7 +7,7 @@ eps``. Decoding any parameterization is one 2x2 solve, done on the scalars in fl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 import torch
@@ -40,14 +40,43 @@ def _like(x: Tensor, scale: Number) -> Number:
 
 def combine(u: Tensor, v: Tensor, p: Number, q: Number) -> Tensor:
     """``p u + q v`` in as few tensor operations as the numbers allow."""
-    if not isinstance(p, Tensor) and not isinstance(q, Tensor):
+    if type(p) is float and type(q) is float:  # a sampling loop's usual case, first
         if q == 0:
             return u if p == 1 else u * p
         if p == 0:
             return v if q == 1 else v * q
         return torch.add(v if q == 1 else v * q, u, alpha=p)
+    if not isinstance(p, Tensor) and not isinstance(q, Tensor):
+        return combine(u, v, float(p), float(q))
     p, q = like(u, p, q)
     return torch.addcmul(u * p, v, q) if isinstance(q, Tensor) else u * p + v * q
+
+
+def gather(x: Tensor, keep: float, terms: Iterable[tuple[Estimate, float, float]]) -> Tensor:
+    """``keep x + sum (a x0 + b eps)`` over several estimates, each tensor touched once.
+
+    Args:
+        x: ``(B, *S)``.
+        keep: its coefficient.
+        terms: (estimate, a, b), with the coefficients of its x0 and eps.
+    """
+    tensors: list[Tensor] = [x]
+    numbers: list[Number] = [keep]
+    for estimate, a, b in terms:
+        u, v, p, q = estimate.row(a, b)
+        for tensor, number in ((u, p), (v, q)):
+            for i, seen in enumerate(tensors):
+                if seen is tensor:
+                    numbers[i] = numbers[i] + number
+                    break
+            else:
+                tensors.append(tensor)
+                numbers.append(number)
+    total: Tensor | None = None
+    for tensor, number in zip(tensors, numbers, strict=True):
+        if number != 0:
+            total = tensor * number if total is None else torch.add(total, tensor, alpha=number)  # type: ignore[arg-type]
+    return torch.zeros_like(x) if total is None else total
 
 
 class Estimate:
@@ -59,21 +88,30 @@ class Estimate:
     Args:
         x0: the clean sample, ``(B, *S)``.
         eps: the unit noise, ``(B, *S)``.
+
+    Attributes:
+        v: the learned variance of the reverse step as a fraction, ``log V = v log V_large + (1 - v) log V_small``,
+            ``(B, *S)``; None where none was learned.
     """
 
-    __slots__ = ("_eps", "_u", "_v", "_x0")
+    __slots__ = ("_eps", "_u", "_v", "_x0", "v")
 
-    def __init__(self, x0: Tensor, eps: Tensor) -> None:
-        self._u, self._v = x0, eps
+    def __init__(self, x0: Tensor, eps: Tensor, v: Tensor | None = None) -> None:
+        self._u, self._v, self.v = x0, eps, v
         self._x0: Pair = (1.0, 0.0)
         self._eps: Pair = (0.0, 1.0)
 
-    @classmethod
-    def of(cls, u: Tensor, v: Tensor, x0: Pair, eps: Pair) -> Estimate:
-        """The estimate with ``x0 = x0[0] u + x0[1] v`` and ``eps = eps[0] u + eps[1] v``."""
-        self = cls(u, v)
-        self._x0, self._eps = x0, eps
+    @staticmethod
+    def of(u: Tensor, v: Tensor, x0: Pair, eps: Pair, fraction: Tensor | None = None) -> Estimate:
+        """The estimate with ``x0 = x0[0] u + x0[1] v``, ``eps = eps[0] u + eps[1] v`` and this learned variance."""
+        self = object.__new__(Estimate)
+        self._u, self._v, self._x0, self._eps, self.v = u, v, x0, eps, fraction
         return self
+
+    def row(self, a: Number, b: Number) -> tuple[Tensor, Tensor, Number, Number]:
+        """``a x0 + b eps`` as ``p u + q v``, unformed: (u, v, p, q). For solvers that join several estimates."""
+        (p, q), (r, s) = self._x0, self._eps
+        return self._u, self._v, a * p + b * r, a * q + b * s
 
     @property
     def x0(self) -> Tensor:
@@ -95,12 +133,15 @@ class Estimate:
         return combine(self._u, self._v, alpha * p + sigma * r, alpha * q + sigma * s)
 
     def lerp(self, other: Estimate, weight: Number) -> Estimate:
-        """``self + weight (other - self)``: guidance; weight 0 is self, 1 is other, above 1 extrapolates."""
+        """``self + weight (other - self)``: guidance; weight 0 is self, 1 is other, above 1 extrapolates.
+
+        A learned variance is other's: that of what is led to.
+        """
         if self._x0 is other._x0 and self._eps is other._eps:
             # The same combination of their tensors: mix those, and x only where it is not shared.
             u = self._u if self._u is other._u else _mix(self._u, other._u, weight)
-            return Estimate.of(u, _mix(self._v, other._v, weight), self._x0, self._eps)
-        return Estimate(_mix(self.x0, other.x0, weight), _mix(self.eps, other.eps, weight))
+            return Estimate.of(u, _mix(self._v, other._v, weight), self._x0, self._eps, other.v)
+        return Estimate(_mix(self.x0, other.x0, weight), _mix(self.eps, other.eps, weight), other.v)
 
     def split(self, first: int) -> tuple[Estimate, Estimate]:
         """The estimates of the first samples and of the rest."""
@@ -113,7 +154,7 @@ class Estimate:
 
         shared = all(not isinstance(n, Tensor) or n.ndim == 0 for n in (*self._x0, *self._eps))
         x0, eps = (self._x0, self._eps) if shared else (part(self._x0), part(self._eps))
-        return Estimate.of(self._u[index], self._v[index], x0, eps)
+        return Estimate.of(self._u[index], self._v[index], x0, eps, None if self.v is None else self.v[index])
 
     def __repr__(self) -> str:
         return f"Estimate(x0={tuple(self._u.shape)}, eps={tuple(self._u.shape)})"

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-Generators: TypeAlias = "torch.Generator | Sequence[torch.Generator] | None"
+Generators: TypeAlias = "torch.Generator | Sequence[torch.Generator] | Source | None"
+# (alpha, sigma) at one time.
+Pair: TypeAlias = tuple[float, float]
+
+
+class Source(ABC):
+    """Noise of a kind of its own, accepted wherever a generator is (:class:`osmotic.brownian.Brownian` is one)."""
+
+    @abstractmethod
+    def normal(self, shape: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
+        """Standard normal noise ``(B, *S)``, independent of everything drawn before."""
+
+    @abstractmethod
+    def increment(self, x: Tensor, t: Pair, s: Pair) -> Tensor:
+        """Standard normal noise like x ``(B, *S)`` for the step from the pair at t to the less noisy pair at s."""
 
 
 def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -42,11 +57,13 @@ def normal(
 
     Args:
         shape: ``(B, *S)``.
-        generator: None (torch's global one), one for the whole batch, or a sequence of B, one per sample.
+        generator: None (torch's global one), one for the whole batch, a sequence of B, one per sample, or a source.
 
     Raises:
         ValueError: if a sequence of generators is not as long as the batch.
     """
+    if isinstance(generator, Source):
+        return generator.normal(shape, device, dtype)
     if generator is None or isinstance(generator, torch.Generator):
         return torch.randn(tuple(shape), generator=generator, device=device, dtype=dtype)
     if len(generator) != shape[0]:
@@ -60,3 +77,18 @@ def normal(
 def normal_like(x: Tensor, generator: Generators = None) -> Tensor:
     """Standard normal noise of x's shape, device and dtype."""
     return normal(x.shape, generator, x.device, x.dtype)
+
+
+def increment(x: Tensor, generator: Generators, t: Pair, s: Pair) -> Tensor:
+    """The unit noise xi of a stochastic step from time t to a less noisy time s, like x.
+
+    A :class:`Source` gives the increment of its path between the two levels, so that runs with other step counts see
+    the same path; generators draw, as in :func:`normal_like`. Noise that goes up in level (churn, restarts) or stays on
+    one (Langevin) is no increment of that path and is drawn by :func:`normal_like` from either.
+
+    Args:
+        x: samples ``(B, *S)``, read for shape, device and dtype.
+        t: ``(alpha, sigma)`` before the step.
+        s: ``(alpha, sigma)`` after it, with sigma > 0.
+    """
+    return generator.increment(x, t, s) if isinstance(generator, Source) else normal_like(x, generator)

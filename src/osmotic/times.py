@@ -118,6 +118,67 @@ class LogSNR(_Ratio):
         return math.log(high) + fraction * (math.log(self.rho_min) - math.log(high))
 
 
+class Power(Grid):
+    """``rho_i = rho_start (1 - i/n)^exponent``: EDM's spacing carried to exactly 0, without a last level that is
+    jumped from.
+
+    Every step shrinks as steps are added, the last one too, so a solver keeps its order down to the data. A start
+    beyond rho_max is a level of its own before the ladder.
+
+    Args:
+        exponent: at least 1; a method of order p in log-SNR needs more than p / 2.
+        rho_max: the noisiest ratio of the ladder, unless the start is less noisy.
+    """
+
+    def __init__(self, exponent: float = 7.0, rho_max: float = 80.0) -> None:
+        if not (exponent >= 1 and rho_max > 0):
+            raise ValueError(f"Power needs an exponent >= 1 and a positive rho_max; got {exponent} and {rho_max}.")
+        self.exponent, self.rho_max = exponent, rho_max
+
+    def inner(self, schedule: Schedule, steps: int, start: float) -> Tensor:
+        first = math.exp(-float(schedule.log_snr(start)) / 2)
+        beyond = first > self.rho_max * (1 + 1e-9) and steps > 1
+        count = steps - beyond
+        left = 1 - torch.arange(count, dtype=torch.float64) / count
+        ladder = schedule.time(-2 * (math.log(min(first, self.rho_max)) + self.exponent * left.log()))
+        return torch.cat([torch.tensor([start], dtype=torch.float64), ladder]) if beyond else ladder
+
+
+class Span(Grid):
+    """Even in ``asinh(rho / fine) - asinh(rho / coarse)``: log-SNR between two levels, and regular beyond them at both
+    ends.
+
+    Between ``fine`` and ``coarse`` the steps are even in log-SNR; below ``fine`` they become even in rho, so the last
+    one reaches exactly 0 without a jump from an arbitrary last level; above ``coarse`` they become even in 1 / rho, so
+    pure noise (alpha = 0) is an ordinary start. Every step shrinks as steps are added.
+
+    Args:
+        fine: the ratio rho = sigma / alpha below which nothing is decided any more, positive.
+        coarse: the ratio above which nothing is decided yet, larger than fine.
+    """
+
+    def __init__(self, fine: float = 0.1, coarse: float = 12.0) -> None:
+        if not 0 < fine < coarse:
+            raise ValueError(f"Span needs 0 < fine < coarse; got {fine} and {coarse}.")
+        self.fine, self.coarse = fine, coarse
+
+    def _position(self, log_rho: Tensor) -> Tensor:
+        ratio = log_rho.exp()
+        return torch.asinh(ratio / self.fine) - torch.asinh(ratio / self.coarse)
+
+    def inner(self, schedule: Schedule, steps: int, start: float) -> Tensor:
+        log_rho = -schedule.log_snr(start).double() / 2
+        # At infinite rho the two asinh differ by the logarithm of the two scales.
+        top = self._position(log_rho) if bool(log_rho < 300) else torch.tensor(math.log(self.coarse / self.fine))
+        goal = top * (1 - torch.arange(steps, dtype=torch.float64) / steps)
+        low, high = torch.full_like(goal, -60.0), torch.full_like(goal, 60.0)
+        for _ in range(64):
+            middle = (low + high) / 2
+            above = self._position(middle) > goal
+            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        return schedule.time(-2 * low)
+
+
 class Levels(Grid):
     """Evenly chosen levels ``i/T`` of a discrete schedule, the last level included: ``i = round(T start (1 - k/n))``.
 
@@ -149,5 +210,7 @@ GRIDS: dict[str, Callable[[], Grid]] = {
     "quadratic": Quadratic,
     "karras": Karras,
     "log-snr": LogSNR,
+    "power": Power,
+    "span": Span,
     "levels": lambda: Levels(1000),
 }

@@ -51,24 +51,8 @@ def flow_by_scipy(oracle, x: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
         return math.exp(log_rho) * oracle(alpha * torch.from_numpy(y).reshape(x.shape), t).eps.flatten().numpy()
 
     span = (math.log(sigma_t / alpha_t), math.log(sigma_s / alpha_s))
-    solution = integrate.solve_ivp(rate, span, (x / alpha_t).flatten().numpy(), "DOP853", rtol=1e-11, atol=1e-12)
+    solution = integrate.solve_ivp(rate, span, (x / alpha_t).flatten().numpy(), "DOP853", rtol=1e-13, atol=1e-14)
     return alpha_s * torch.from_numpy(solution.y[:, -1]).reshape(x.shape)
-
-
-@pytest.mark.parametrize("path", list(SMOOTH))
-@pytest.mark.parametrize("name", [n for n in DETERMINISTIC if math.isfinite(CATALOG[n]().order)])
-def test_measured_order_is_the_declared_one(name, path):
-    oracle, sampler = mixture(SMOOTH[path]()), CATALOG[name]()
-    ends = by_log_snr(oracle.schedule, 1)
-    alpha, sigma = oracle.schedule(ends[0])
-    x = alpha * oracle.sample(8, torch.Generator().manual_seed(2)) + sigma * draws(8, 2)
-    # Truth: the probability-flow ODE in the VE picture, dy/drho = eps, by SciPy's eighth-order solver.
-    truth = flow_by_scipy(oracle, x, ends)
-    errors = [
-        float((sample(sampler, oracle, x, by_log_snr(oracle.schedule, n)) - truth).square().mean().sqrt())
-        for n in (32, 64, 128)
-    ]
-    assert slopes(errors)[-1] == pytest.approx(sampler.order, abs=0.15)
 
 
 def affine(sampler, oracle, t, s) -> tuple[float, float, float]:
@@ -97,18 +81,6 @@ def law(sampler, oracle, grid) -> tuple[float, float]:
 
 def gaussian(schedule, mean: float = 0.5, variance: float = 0.3) -> Gaussian:
     return Gaussian(schedule, torch.tensor([mean], dtype=torch.float64), variance)
-
-
-@pytest.mark.parametrize("path", list(SMOOTH))
-@pytest.mark.parametrize("name", [n for n in STOCHASTIC if math.isfinite(CATALOG[n]().order)])
-def test_measured_weak_order_is_the_declared_one(name, path):
-    oracle, sampler = gaussian(SMOOTH[path]()), CATALOG[name]()
-    errors = []
-    for n in (64, 128, 256):
-        grid = by_log_snr(oracle.schedule, n, -3, 3)
-        alpha, sigma = (float(v) for v in oracle.schedule(grid[-1]))
-        errors.append(abs(law(sampler, oracle, grid)[1] - (alpha**2 * 0.3 + sigma**2)))
-    assert slopes(errors)[-1] == pytest.approx(sampler.order, abs=0.15)
 
 
 def test_churned_heun_keeps_second_order_when_churn_falls_with_the_step():
@@ -287,21 +259,46 @@ class Watching(Denoiser):
         return self.inner(x, t, cond, s)
 
 
+# Denoiser calls beyond steps times evaluations: a higher-order start, or a last step that must not look at sigma = 0.
+BESIDE = {"heun": -1, "lms-4": 2, "flow-3pc": 2, "unipc-3": 2, "plms": 1, "pndm": 9, "dpm-solver-fast": -2}
+BESIDE |= dict.fromkeys(["rk4", "rk4-rho", "rk4-log-snr", "rk4-time"], -1)
+
+
 @pytest.mark.parametrize("grid", list(times.GRIDS))
 @pytest.mark.parametrize("name", list(CATALOG))
 def test_evaluations_are_as_declared_and_never_at_the_data(name, grid):
-    sampler, schedule = CATALOG[name](), Rectified()
+    sampler, schedule = CATALOG[name](), VP()
     denoiser = Watching(gaussian(schedule))
     out = sample(
         sampler, denoiser, draws(4, 1), times.GRIDS[grid]()(schedule, 9), generator=torch.Generator().manual_seed(0)
     )
     assert torch.isfinite(out).all()
-    expected = 9 * sampler.evaluations - (name == "heun")  # Heun's corrector is impossible at sigma = 0: 2N - 1
-    assert denoiser.calls == expected
+    if sampler.evaluations:
+        assert denoiser.calls == 9 * sampler.evaluations + BESIDE.get(name, 0)
 
 
-@pytest.mark.parametrize("path", list(SCHEDULES))
-@pytest.mark.parametrize("name", ["ddim", "dpmpp-2m"])
+@pytest.mark.parametrize("path", ["rectified", "cosine", "ve", "sub-vp"])
+@pytest.mark.parametrize("name", list(CATALOG))
+def test_every_sampler_goes_from_pure_noise_to_the_data(name, path):
+    """From alpha = 0, where log-SNR is infinite, to sigma = 0, on a grid whose first step is short."""
+    schedule = SCHEDULES[path]()
+    denoiser = Watching(gaussian(schedule))
+    x = samplers.prior(denoiser, (4, 1), torch.Generator().manual_seed(0)).double()
+    grid = times.Span()(schedule, 40)
+    out = sample(CATALOG[name](), denoiser, x, grid, generator=torch.Generator().manual_seed(1))
+    assert torch.isfinite(out).all()
+    # In log-SNR itself explicit methods bear no long steps, and the last ones before the data are long.
+    if not CATALOG[name]().stochastic and name != "rk4-log-snr":
+        # The exact flow of N(0.5, 0.3) from the prior's point at t = 1.
+        truth = denoiser.inner.flow(x, 1.0, 0.0)
+        assert torch.allclose(out, truth, atol=0.06 if CATALOG[name]().order == 1 else 0.01)
+
+
+IN_OWN_TIME = {"euler-time", "heun-time", "rk4-time", "deis-time-2", "deis-time-3", "midpoint", "heun", "plms", "pndm"}
+
+
+@pytest.mark.parametrize("path", ["vp", "rectified", "cosine"])
+@pytest.mark.parametrize("name", [n for n in DETERMINISTIC if n not in IN_OWN_TIME | {"jump"}])
 def test_the_schedule_drops_out(name, path):
     """Two paths with the same log-SNR grid and the same y = x / alpha give the same y (section 0, fact 1)."""
     a, b = mixture(VE(80.0)), mixture(SCHEDULES[path]())
@@ -312,7 +309,7 @@ def test_the_schedule_drops_out(name, path):
         grid = oracle.schedule.time(log_snr)
         first, last = float(oracle.schedule(grid[0])[0]), float(oracle.schedule(grid[-1])[0])
         out.append(sample(CATALOG[name](), oracle, y * first, grid) / last)
-    assert torch.allclose(*out, atol=1e-9)
+    assert torch.allclose(*out, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("path", list(SCHEDULES))

@@ -31,6 +31,7 @@ class ClassifierFree(Denoiser):
         super().__init__()
         self.denoiser, self.scale, self.negative = denoiser, scale, negative
         self.schedule, self.target, self.start = denoiser.schedule, denoiser.target, denoiser.start
+        self.diagonal = denoiser.diagonal
 
     def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
         self.denoiser.prepare(levels, device)

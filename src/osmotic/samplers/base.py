@@ -6,7 +6,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,12 +25,15 @@ class Sampler(ABC):
         order: the global order of convergence: of the sample for a deterministic sampler, of its law (weak) for a
             stochastic one; infinite where every step is exact for an exact flow map.
         stochastic: whether a step draws noise.
-        evaluations: denoiser calls per step, except where sigma_s = 0 makes a second call impossible.
+        evaluations: denoiser calls per step; a first step may take more and one to sigma = 0 fewer. 0 where the error
+            decides.
+        aims: whether the denoiser is asked for a flow map (with s) and not for the posterior mean.
     """
 
     order: float
     stochastic: bool = False
-    evaluations: ClassVar[int] = 1
+    aims: bool = False
+    evaluations: int = 1
 
     @abstractmethod
     def step(
@@ -82,12 +85,11 @@ def trajectory(
         The n + 1 points of the trajectory, x itself first.
 
     Raises:
-        ValueError: if the grid starts where the denoiser cannot be evaluated.
+        ValueError: if the times do not fall strictly within [0, 1], start where the denoiser cannot be evaluated, or
+        the
+            sampler needs a posterior mean that the denoiser has not.
     """
-    if float(times[0]) > denoiser.start + 1e-12:
-        raise ValueError(
-            f"The grid starts at t = {float(times[0]):.6g}, noisier than this denoiser's start {denoiser.start:.6g}."
-        )
+    refuse(sampler, denoiser, times)
     levels = prepare(denoiser, times, x.device)
     state: State = None
     yield x
@@ -96,13 +98,36 @@ def trajectory(
         yield x
 
 
+def refuse(sampler: Sampler, denoiser: Denoiser, times: Tensor) -> None:
+    """Refuse a grid or a pairing that cannot be run; see :func:`trajectory`."""
+    listed = times.tolist() if times.ndim == 1 else []
+    if len(listed) < 2:
+        raise ValueError(
+            f"A grid is one row of at least two times; got shape {tuple(times.shape)}. osmotic.times makes grids."
+        )
+    if not (listed[0] <= 1 and listed[-1] >= 0):
+        raise ValueError(f"Times lie in [0, 1], 0 being data; the grid goes from {listed[0]:.6g} to {listed[-1]:.6g}.")
+    for i, (t, s) in enumerate(itertools.pairwise(listed)):
+        if not s < t:
+            what = "repeats" if s == t else "rises to"
+            raise ValueError(f"Sampling times must fall, and entry {i + 1} of the grid {what} {s:.6g} after {t:.6g}.")
+    if listed[0] > denoiser.start + 1e-12:
+        raise ValueError(
+            f"The grid starts at t = {listed[0]:.6g}, noisier than this denoiser's start {denoiser.start:.6g}."
+        )
+    if not (sampler.aims or denoiser.diagonal):
+        raise ValueError(
+            f"{type(sampler).__name__} needs the posterior mean, which {type(denoiser).__name__}, a pure flow map, has "
+            "not; use the sampler 'jump' or 'consistency'."
+        )
+
+
 def prepare(denoiser: Denoiser, times: Tensor, device: torch.device | None = None) -> list[Level]:
     """The grid as levels, with the schedule and all else that depends on time evaluated once on all of it."""
     times = times.detach().to("cpu", torch.float64)
-    alpha, sigma = denoiser.schedule(times)
-    levels = Level.grid(times)
-    for level, pair in zip(levels, zip(alpha.tolist(), sigma.tolist(), strict=True), strict=True):
-        level.memo[denoiser.schedule] = pair
+    levels, schedule = Level.grid(times), denoiser.schedule
+    for level, pair in zip(levels, schedule.pairs(times), strict=True):
+        level.memo[schedule] = pair
     denoiser.prepare(levels, device or torch.device("cpu"))
     return levels
 

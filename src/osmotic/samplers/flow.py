@@ -135,4 +135,5 @@ class Heun(Sampler):
         noisier = Level.of(schedule.time(-2 * math.log(raised)))
         new_alpha, _ = schedule.scalars(noisier)
         deviation = new_alpha * self.noise * math.sqrt(raised**2 - rho**2)
+        # Noise that goes up in level is new on any path: not a Brownian increment, which x has already seen.
         return (x * (new_alpha / alpha)).add(normal_like(x, generator), alpha=deviation), noisier

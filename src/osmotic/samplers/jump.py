@@ -12,7 +12,7 @@ from torch import Tensor
 
 from osmotic.denoiser import Denoiser
 from osmotic.estimate import Estimate
-from osmotic.noise import Generators, normal_like
+from osmotic.noise import Generators, increment
 from osmotic.samplers.base import Sampler, State, renewed
 
 
@@ -50,9 +50,10 @@ class DDIM(Sampler):
         alpha, sigma = denoiser.schedule.scalars(s)
         if sigma == 0:
             return estimate.at(alpha, sigma), None
-        fresh = (self.eta * sigma) ** 2 * renewed(denoiser.schedule.scalars(t), (alpha, sigma))
+        pairs = denoiser.schedule.scalars(t), (alpha, sigma)
+        fresh = (self.eta * sigma) ** 2 * renewed(*pairs)
         x = estimate.at(alpha, math.sqrt(sigma**2 - fresh))
-        return x.add(normal_like(x, generator), alpha=math.sqrt(fresh)), None
+        return x.add(increment(x, generator, *pairs), alpha=math.sqrt(fresh)), None
 
 
 class DDPM(Sampler):
@@ -65,7 +66,7 @@ class DDPM(Sampler):
     the last step.
 
     Args:
-        v: in [0, 1]; 0 is the small variance, 1 the large one.
+        v: in [0, 1]; 0 is the small variance, 1 the large one. A denoiser that has learned its variance brings its own.
     """
 
     order = 1
@@ -94,8 +95,12 @@ class DDPM(Sampler):
         share = renewed((alpha_t, sigma_t), (alpha, sigma))
         small, large = sigma**2 * share, sigma_t**2 * share
         x = estimate.at(alpha, math.sqrt(sigma**2 - small))
+        noise = increment(x, generator, (alpha_t, sigma_t), (alpha, sigma))
+        if estimate.v is not None:
+            # V_large / V_small = (sigma_t / sigma_s)^2, so sqrt(V) = sqrt(V_small) (sigma_t / sigma_s)^v.
+            return x.addcmul(noise, (estimate.v * math.log(sigma_t / sigma)).exp(), value=math.sqrt(small)), None
         deviation = math.sqrt(small ** (1 - self.v) * large**self.v)
-        return x.add(normal_like(x, generator), alpha=deviation), None
+        return x.add(noise, alpha=deviation), None
 
 
 class Gamma(Sampler):
@@ -114,6 +119,7 @@ class Gamma(Sampler):
     """
 
     order = math.inf
+    aims = True
 
     def __init__(self, gamma: float = 0.0) -> None:
         if not 0 <= gamma <= 1:
@@ -138,4 +144,5 @@ class Gamma(Sampler):
         kept = math.sqrt(1 - self.gamma**2) * sigma
         aim = schedule.time(2 * math.log(alpha / kept)) if kept > 0 else s.new_zeros(())
         x = denoiser(x, t, cond, aim).at(alpha, kept)
-        return x.add(normal_like(x, generator), alpha=self.gamma * sigma), None
+        noise = increment(x, generator, schedule.scalars(t), (alpha, sigma))
+        return x.add(noise, alpha=self.gamma * sigma), None

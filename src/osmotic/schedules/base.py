@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from osmotic.levels import as_time, once
+from osmotic.levels import Level, as_time, once
 
 Number = Tensor | float
 
@@ -40,8 +40,17 @@ class Schedule(ABC):
 
     def numbers(self, t: Number) -> tuple[Number, Number]:
         """The pair as plain floats at a single CPU time, as ``(B,)`` tensors where times differ per sample."""
+        if type(t) is Level:  # the sampling loop's own: nothing but a look-up
+            pair: tuple[Number, Number] | None = t.memo.get(self)
+            if pair is not None:
+                return pair
         t = as_time(t)
         return once(t, self, lambda: numbers(*self(t)))
+
+    def pairs(self, times: Tensor) -> list[tuple[float, float]]:
+        """The pair at each time ``(n,)`` of a sampling grid, evaluated at once, as plain floats."""
+        alpha, sigma = self(times)
+        return list(zip(alpha.tolist(), sigma.tolist(), strict=True))
 
     def scalars(self, t: Number) -> tuple[float, float]:
         """The pair as plain floats, for a step that takes the whole batch at one time.

@@ -32,9 +32,56 @@ Target = Literal["x0", "eps", "score", "v", "velocity", "karras"]
 Law = Literal["uniform", "levels", "logit-normal", "log-normal", "adaptive"]
 Weight = Literal["unit", "min-snr", "likelihood", "karras"]
 Sampler = Literal[
-    "ddim", "ddim-half", "ddpm", "ddpm-large", "euler", "midpoint", "heun", "dpmpp-2m", "jump", "consistency"
+    "ddim",
+    "ddim-half",
+    "ddpm",
+    "ddpm-large",
+    "euler",
+    "midpoint",
+    "heun",
+    "euler-time",
+    "heun-time",
+    "heun-rho",
+    "midpoint-rho",
+    "rk4",
+    "rk4-rho",
+    "rk4-log-snr",
+    "rk4-time",
+    "flow-2m",
+    "flow-3m",
+    "flow-2pc",
+    "flow-3pc",
+    "lms-2",
+    "lms-3",
+    "lms-4",
+    "plms",
+    "pndm",
+    "deis-time-2",
+    "deis-time-3",
+    "deis-log-rho-2",
+    "deis-log-rho-3",
+    "dpm-solver-1",
+    "dpm-solver-2",
+    "dpm-solver-3",
+    "dpm-solver-fast",
+    "dpmpp-2s",
+    "dpmpp-3s",
+    "dpmpp-2m",
+    "dpmpp-3m",
+    "dpmpp-3m-published",
+    "unipc-1",
+    "unipc-2",
+    "unipc-3",
+    "res-2s",
+    "res-2m",
+    "sde-dpmpp-1",
+    "sde-dpmpp-2m",
+    "sde-dpmpp-3m",
+    "sa-solver",
+    "jump",
+    "consistency",
 ]
-Grid = Literal["uniform", "quadratic", "karras", "log-snr", "levels"]
+Grid = Literal["uniform", "quadratic", "karras", "log-snr", "power", "span", "levels"]
 
 
 class Frozen(BaseModel):

@@ -1,0 +1,36 @@
+"""Where a solver has looked, and how what it saw is joined to a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from osmotic.estimate import Estimate, gather
+from osmotic.levels import Level
+from osmotic.samplers.lines import Line, NoiseRho
+
+TO_ZERO = NoiseRho()
+"""The line of a step to sigma = 0 where a solver's own cannot see it."""
+
+
+class Seen(NamedTuple):
+    """A level and what the denoiser said there."""
+
+    level: Level
+    estimate: Estimate
+
+
+def join(x: Tensor, keep: float, line: Line, rows: list[list[float]], seen: Sequence[Seen]) -> Tensor:
+    """``keep x + sum over rows and nodes of w_j row_j``."""
+    terms = []
+    for j, each in zip(range(len(rows[0])), seen, strict=False):
+        a, b = (sum(w[j] * row[i] for w, row in zip(rows, line.rows, strict=True)) for i in (0, 1))
+        terms.append((each.estimate, a, b))
+    return gather(x, keep, terms)
+
+
+def as_level(t: Tensor) -> Level:
+    """A time as a level; the loop's own pass unchanged."""
+    return t if isinstance(t, Level) else Level.of(t)
