@@ -62,6 +62,75 @@ class Steps(Law):
         return torch.ceil(u * self.levels).clamp(1, self.levels) / self.levels
 
 
+class Ladder(Law):
+    """``t`` uniform on given levels: NCSN's training law over a geometric ladder of noise (Song & Ermon 2019, arXiv
+    1907.05600).
+
+    The ladder itself is a grid, ``times.LogSNR(rho_min, rho_max)(schedule, n)``.
+
+    Args:
+        levels: times in any order, ``(n,)``; 0 is left out, for there is nothing to train at.
+    """
+
+    levels: Tensor
+
+    def __init__(self, levels: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("levels", _rungs(levels), persistent=False)
+
+    def quantile(self, schedule: Schedule, u: Tensor) -> Tensor:
+        index = (torch.ceil(u * len(self.levels)) - 1).clamp(0, len(self.levels) - 1)
+        return self.levels[index.long()].to(u)
+
+
+class Rounded(Law):
+    """Another law with each time rounded up to the next of given levels, for objectives stated on a grid.
+
+    Times above the noisiest level become that level.
+
+    Args:
+        law: the law to round; its importance weights and its learning are kept.
+        levels: times in any order, ``(n,)``; 0 is left out.
+    """
+
+    levels: Tensor
+
+    def __init__(self, law: Law, levels: Tensor) -> None:
+        super().__init__()
+        self.law = law
+        self.register_buffer("levels", _rungs(levels), persistent=False)
+
+    def quantile(self, schedule: Schedule, u: Tensor) -> Tensor:
+        return self._up(self.law.quantile(schedule, u))
+
+    def draw(self, schedule: Schedule, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        t, importance = self.law.draw(schedule, n, generator)
+        return self._up(t), importance
+
+    def update(self, schedule: Schedule, t: Tensor, loss: Tensor) -> None:
+        self.law.update(schedule, t, loss)
+
+    def _up(self, t: Tensor) -> Tensor:
+        # A level that was rounded in its last bits is still that level.
+        index = torch.searchsorted(self.levels, (t.double() * (1 - 1e-12)).contiguous())
+        return self.levels[index.clamp(max=len(self.levels) - 1)].to(t)
+
+
+def _rungs(levels: Tensor) -> Tensor:
+    """The noisy levels in rising order, float64.
+
+    Raises:
+        ValueError: if there is none, or one lies outside [0, 1].
+    """
+    rungs: Tensor = torch.as_tensor(levels).detach().cpu().double().sort().values
+    if len(rungs):
+        rungs = rungs[torch.cat([rungs.new_ones(1), rungs.diff()]) > 0]
+    if not len(rungs) or not 0 <= rungs[0] <= rungs[-1] <= 1 or rungs[-1] == 0:
+        raise ValueError("Levels to train at must be times in [0, 1], at least one of them noisy.")
+    noisy: Tensor = rungs[rungs > 0]
+    return noisy
+
+
 class LogitNormal(Law):
     """``logit(t)`` normal (Esser et al. 2024, arXiv 2403.03206).
 

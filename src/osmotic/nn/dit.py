@@ -64,13 +64,14 @@ class DiT(nn.Module):
     2023 (arXiv 2212.09748).
 
     Args:
-        channels: of x and of the output.
+        channels: of x, and of the output unless it has its own.
         patch: size of a patch along each axis; its length is the number of position axes.
         width: of the transformer.
         depth: number of blocks.
         head_width: channels of an attention head.
         dropout: probability within the perceptrons.
         embedding: of time and conditions; without ports and of the same width by default.
+        out_channels: of the output, that of x by default.
 
     Raises:
         ValueError: for arguments that do not fit each other, and for x or a condition of another shape.
@@ -85,6 +86,7 @@ class DiT(nn.Module):
         head_width: int = 64,
         dropout: float = 0.0,
         embedding: Embedding | None = None,
+        out_channels: int | None = None,
     ) -> None:
         super().__init__()
         if not patch or min(patch) < 1 or width < 2 * len(patch) or depth < 1:
@@ -102,7 +104,7 @@ class DiT(nn.Module):
         self.stem = nn.Linear((channels + self.embedding.image_channels) * cells, width)
         self.blocks = nn.ModuleList(DiTBlock(width, heads, vector, tokens, dropout) for _ in range(depth))
         self.modulate = zero(nn.Linear(vector, 2 * width))
-        self.out = zero(nn.Linear(width, channels * cells))
+        self.out = zero(nn.Linear(width, (out_channels or channels) * cells))
 
     def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None) -> Tensor:
         """One evaluation: x ``(B, channels, *S)``, time ``(B,)`` of order 0..1000, to the shape of x."""

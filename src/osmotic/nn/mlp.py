@@ -80,6 +80,7 @@ class MLP(nn.Module):
         widths: of the blocks, one each.
         dropout: probability within blocks.
         embedding: of time and conditions; without ports and of the first width by default.
+        out_channels: of the output, that of x by default.
 
     Raises:
         ValueError: for empty widths or shape, and for x or a condition of another shape.
@@ -91,6 +92,7 @@ class MLP(nn.Module):
         widths: Sequence[int] = (256, 256, 256, 256),
         dropout: float = 0.0,
         embedding: Embedding | None = None,
+        out_channels: int | None = None,
     ) -> None:
         super().__init__()
         if not shape or not widths or min(*shape, *widths, 1) < 1:
@@ -105,7 +107,8 @@ class MLP(nn.Module):
         pairs = pairwise([widths[0], *widths])
         self.blocks = nn.ModuleList(MLPBlock(a, b, width, dropout) for a, b in pairs)
         self.adapt = AdaptiveLayerNorm(widths[-1], width)
-        self.out = zero(nn.Linear(widths[-1], entries))
+        self.out_shape = (out_channels or self.shape[0], *self.shape[1:])
+        self.out = zero(nn.Linear(widths[-1], math.prod(self.out_shape)))
 
     def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None) -> Tensor:
         """One evaluation: x ``(B, *shape)``, time ``(B,)`` of order 0..1000, to the shape of x."""
@@ -120,4 +123,4 @@ class MLP(nn.Module):
         h = self.stem(hide(h, valid).flatten(1))
         for block in self.blocks:
             h = block(h, vector)
-        return hide(self.out(F.silu(self.adapt(h, vector))).view(x.shape), valid)
+        return hide(self.out(F.silu(self.adapt(h, vector))).view(len(x), *self.out_shape), valid)

@@ -35,7 +35,7 @@ class UNet(nn.Module):
     (arXiv 2006.11239); Dhariwal & Nichol 2021 (arXiv 2105.05233).
 
     Args:
-        channels: of x and of the output.
+        channels: of x, and of the output unless it has its own.
         widths: channels of each level, the finest first.
         ndim: number of position axes, 1 to 3.
         blocks: residual blocks of each level, on the way down and again on the way up.
@@ -43,6 +43,7 @@ class UNet(nn.Module):
         head_width: channels of an attention head.
         dropout: probability within residual blocks.
         embedding: of time and conditions; without ports and four times the first width by default.
+        out_channels: of the output, that of x by default.
 
     Raises:
         ValueError: for arguments that do not fit each other, and for x or a condition of another shape.
@@ -58,6 +59,7 @@ class UNet(nn.Module):
         head_width: int = 32,
         dropout: float = 0.0,
         embedding: Embedding | None = None,
+        out_channels: int | None = None,
     ) -> None:
         super().__init__()
         _check(widths, ndim, blocks, attention)
@@ -84,7 +86,7 @@ class UNet(nn.Module):
         self.middle.append(Stage(block(deepest, widths[-1]), None))
         self.up = nn.ModuleList(stages(i, [w + below[i], *[2 * w] * (blocks - 1)]) for i, w in enumerate(widths))
         self.norm = GroupNorm(widths[0])
-        self.out = zero(convolution(ndim, widths[0], channels, 3))
+        self.out = zero(convolution(ndim, widths[0], out_channels or channels, 3))
 
     def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None) -> Tensor:
         """One evaluation: x ``(B, channels, *S)``, time ``(B,)`` of order 0..1000, to the shape of x."""

@@ -1,5 +1,25 @@
 """Training objectives: pure functions in which noise and time are arguments."""
 
+from osmotic.objectives.bound import Parts, bound, term
+from osmotic.objectives.continuous_bound import continuous_bound
+from osmotic.objectives.decoders import Continuous, Decoder, Discretised, Softmax
 from osmotic.objectives.denoising import denoising
+from osmotic.objectives.hybrid import hybrid
+from osmotic.objectives.score_matching import denoising_score, explicit, implicit, sliced
 
-__all__ = ["denoising"]
+__all__ = [
+    "Continuous",
+    "Decoder",
+    "Discretised",
+    "Parts",
+    "Softmax",
+    "bound",
+    "continuous_bound",
+    "denoising",
+    "denoising_score",
+    "explicit",
+    "hybrid",
+    "implicit",
+    "sliced",
+    "term",
+]

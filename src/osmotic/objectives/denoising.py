@@ -37,14 +37,35 @@ def denoising(
     Returns:
         Losses ``(B,)``, the mean over a sample's dimensions.
     """
+    return squared(denoiser, error(denoiser, x0, t, eps, cond)[1], t, weight)
+
+
+def error(denoiser: Denoiser, x0: Tensor, t: Number, eps: Tensor, cond: object = None) -> tuple[Estimate, Tensor]:
+    """The estimate at ``x_t = alpha x0 + sigma eps``, and its error in target space ``(B, *S)``."""
     schedule, target = denoiser.schedule, denoiser.target
     t = as_time(t)
     alpha, sigma = like(x0, *schedule.numbers(t))
     a, b = target.numbers(schedule, t)
     estimate: Estimate = denoiser(x0 * alpha + eps * sigma, t, cond)
     wide_a, wide_b = like(x0, a, b)
-    error = estimate.at(a, b) - (x0 * wide_a + eps * wide_b)
+    return estimate, estimate.at(a, b) - (x0 * wide_a + eps * wide_b)
+
+
+def squared(denoiser: Denoiser, error: Tensor, t: Number, weight: Weight | None = None) -> Tensor:
+    """The weighted mean square ``(B,)`` of an error in target space."""
     loss: Tensor = error.square().flatten(1).mean(1)
     if weight is None or isinstance(weight, Unit):
         return loss
-    return loss * weight(schedule, target, t).to(loss)
+    return loss * weight(denoiser.schedule, denoiser.target, t).to(loss)
+
+
+def gap(denoiser: Denoiser, error: Tensor, t: Number) -> Tensor:
+    """``x0_hat - x0`` from the error in target space, ``-sigma / (alpha b - sigma a)`` times it.
+
+    The difference of the two would lose its digits where the sample is mostly noise.
+    """
+    t = as_time(t)
+    alpha, sigma = denoiser.schedule.numbers(t)
+    a, b = denoiser.target.numbers(denoiser.schedule, t)
+    (scale,) = like(error, -sigma / (alpha * b - sigma * a))
+    return error * scale

@@ -80,6 +80,18 @@ class Likelihood(Weight):
         return (dsigma * alpha - sigma * dalpha) * alpha / (sigma * det**2)
 
 
+class Noise(Weight):
+    """1 on the squared error of eps, which is ``sigma^2`` on that of the score: L_simple and NCSN's loss on any target.
+
+    Song & Ermon 2019 (arXiv 1907.05600, eq. 6, with lambda = sigma^2); Ho et al. 2020 (arXiv 2006.11239).
+    """
+
+    def factor(self, schedule: Schedule, target: Target, t: Tensor) -> Tensor:
+        alpha, sigma = schedule(t)
+        a, b = target(schedule, t)
+        return (alpha / (alpha * b - sigma * a)) ** 2
+
+
 class Karras(Weight):
     """EDM's lambda, ``(sigma^2 + sd^2) / (sigma sd)^2`` on the squared error of x0 for alpha = 1; 1 on the Karras
     target.
@@ -108,4 +120,5 @@ WEIGHTS: dict[str, Callable[[float], Weight]] = {
     "min-snr": lambda sigma_data: MinSNR(),
     "likelihood": lambda sigma_data: Likelihood(),
     "karras": Karras,
+    "noise": lambda sigma_data: Noise(),
 }

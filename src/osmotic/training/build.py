@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections.abc import Callable
 
+import torch
+from torch import Tensor, nn
+
+from osmotic.data.encoding import Pixels
 from osmotic.data.spec import Spec
 from osmotic.denoiser import NeuralDenoiser
 from osmotic.estimate import TARGETS
-from osmotic.laws import LAWS
+from osmotic.laws import LAWS, Law
 from osmotic.nn import MLP, DiT, Embedding, UNet
-from osmotic.objectives.weights import WEIGHTS
+from osmotic.objectives.decoders import Continuous, Decoder, Discretised
+from osmotic.objectives.weights import WEIGHTS, Weight
 from osmotic.schedules import CATALOG as SCHEDULES
+from osmotic.schedules import Discrete, Schedule
+from osmotic.times import Levels, LogSNR
 from osmotic.training.denoise import Denoising
+from osmotic.training.hybrid import Bound, Hybrid
 from osmotic.training.precision import autocast_dtype
-from osmotic.training.recipe import Architecture, Recipe
+from osmotic.training.recipe import Architecture, Process, Recipe
+from osmotic.training.score import NCSN, SlicedScore
 
 DEFAULT_SIGMA = 0.5
 
+# The bound's levels on a continuous path, and how far they reach in units of the data's deviation: EDM's 80 to 0.002.
+LEVELS, NOISIEST, CLEANEST = 200, 160.0, 0.004
 
-def network(architecture: Architecture, spec: Spec) -> nn.Module:
-    """The network of a filled recipe for data of this description.
+# Objectives that teach the variance of ancestral steps: their networks give twice the channels.
+LEARNED_VARIANCE = frozenset({"hybrid", "bound"})
+
+
+def network(architecture: Architecture, spec: Spec, outputs: int = 1) -> nn.Module:
+    """The network of a filled recipe for data of this description, with ``outputs`` times the data's channels.
 
     Raises:
         ValueError: if the network does not fit the shape of the data.
     """
     shape, classes = spec.shape, None if spec.classes is None else len(spec.classes)
+    channels = outputs * shape[0]
     if architecture.network == "mlp":
         widths = architecture.widths or (256,) * 4
-        return MLP(shape, widths, architecture.dropout, Embedding(widths[0], classes=classes))
+        return MLP(shape, widths, architecture.dropout, Embedding(widths[0], classes=classes), channels)
     if len(shape) not in (2, 3, 4):
         raise ValueError(
             f"A {architecture.network} needs 1 to 3 position axes, and the data have shape {shape}; use --network mlp."
@@ -36,7 +51,9 @@ def network(architecture: Architecture, spec: Spec) -> nn.Module:
     if architecture.network == "dit":
         width, patch = architecture.width, (architecture.patch,) * (len(shape) - 1)
         embedding = Embedding(width, classes=classes)
-        return DiT(shape[0], patch, width, architecture.depth, min(64, width), architecture.dropout, embedding)
+        return DiT(
+            shape[0], patch, width, architecture.depth, min(64, width), architecture.dropout, embedding, channels
+        )
     widths = architecture.widths or (64, 128, 128)
     return UNet(
         shape[0],
@@ -46,6 +63,7 @@ def network(architecture: Architecture, spec: Spec) -> nn.Module:
         attention=architecture.attention or (),
         dropout=architecture.dropout,
         embedding=Embedding(4 * widths[0], classes=classes),
+        out_channels=channels,
     )
 
 
@@ -53,22 +71,93 @@ def denoiser(recipe: Recipe, spec: Spec, device: torch.device) -> NeuralDenoiser
     """The untrained denoiser of a filled recipe; weights are a function of the recipe's seed alone."""
     process = recipe.process
     sigma_data = process.sigma_data or DEFAULT_SIGMA
+    learned = process.objective in LEARNED_VARIANCE
     with torch.random.fork_rng([]):
         torch.manual_seed(recipe.options.seed)
-        body = network(recipe.architecture, spec)
+        body = network(recipe.architecture, spec, 2 if learned else 1)
     return NeuralDenoiser(
         body,
         SCHEDULES[process.schedule](),
         TARGETS[process.target](sigma_data),
         sigma_data=sigma_data,
         autocast=autocast_dtype(recipe.options.precision, device),
+        learned_variance=learned,
     ).to(device)
 
 
+Made = Callable[[NeuralDenoiser, Law, Weight, float, Spec, Process], Denoising]
+
+
 def task(recipe: Recipe, spec: Spec, device: torch.device) -> Denoising:
-    """The training task of a filled recipe."""
+    """The training task of a filled recipe.
+
+    Raises:
+        ValueError: for settings that the objective does not have.
+    """
     process = recipe.process
     sigma_data = process.sigma_data or DEFAULT_SIGMA
     law, weight = LAWS[process.law](sigma_data), WEIGHTS[process.weight](sigma_data)
     drop = process.condition_dropout if spec.classes else 0.0
-    return Denoising(denoiser(recipe, spec, device), law, weight, drop)
+    return OBJECTIVES[process.objective](denoiser(recipe, spec, device), law, weight, drop, spec, process)
+
+
+def levels(schedule: Schedule, sigma_data: float) -> Tensor:
+    """The grid of the bound: a discrete path's own levels, on others even steps in log-SNR where anything is
+    decided.
+    """
+    if isinstance(schedule, Discrete):
+        return Levels()(schedule, schedule.levels)
+    return LogSNR(CLEANEST * sigma_data, NOISIEST * sigma_data)(schedule, LEVELS)
+
+
+def decoder(spec: Spec) -> Decoder:
+    """The last step of the bound: bins for pictures of whole numbers, a density for everything else."""
+    encoding = spec.encoding
+    if isinstance(encoding, Pixels):
+        span = encoding.high - encoding.low
+        if span >= 2 and span == round(span):
+            return Discretised(round(span) + 1)
+    return Continuous()
+
+
+def _denoising(
+    denoiser: NeuralDenoiser, law: Law, weight: Weight, drop: float, spec: Spec, process: Process
+) -> Denoising:
+    return Denoising(denoiser, law, weight, drop)
+
+
+def _hybrid(denoiser: NeuralDenoiser, law: Law, weight: Weight, drop: float, spec: Spec, process: Process) -> Denoising:
+    grid = levels(denoiser.schedule, process.sigma_data or DEFAULT_SIGMA)
+    return Hybrid(denoiser, law, grid, decoder(spec), weight, drop)
+
+
+def _bound(denoiser: NeuralDenoiser, law: Law, weight: Weight, drop: float, spec: Spec, process: Process) -> Denoising:
+    _refuse(process, "weight", "unit", "the bound has its own weights")
+    return Bound(denoiser, law, levels(denoiser.schedule, process.sigma_data or DEFAULT_SIGMA), decoder(spec), drop)
+
+
+def _ncsn(denoiser: NeuralDenoiser, law: Law, weight: Weight, drop: float, spec: Spec, process: Process) -> Denoising:
+    _refuse(process, "law", Process.model_fields["law"].default, "it trains every level of its ladder equally often")
+    _refuse(process, "weight", "unit", "it weights scores by sigma^2")
+    return NCSN(denoiser, spec.shape, process.sigma_data or DEFAULT_SIGMA, drop)
+
+
+def _sliced(denoiser: NeuralDenoiser, law: Law, weight: Weight, drop: float, spec: Spec, process: Process) -> Denoising:
+    _refuse(process, "weight", "unit", "it weights scores by sigma^2")
+    return SlicedScore(denoiser, law, drop)
+
+
+def _refuse(process: Process, name: str, value: str, why: str) -> None:
+    """Refuse a setting that an objective has no use for."""
+    if getattr(process, name) != value:
+        raise ValueError(f"--objective {process.objective} takes no --{name}: {why}; leave it out.")
+
+
+# Objectives by name; a new one is a task of training/, entered here and in recipe.Objective.
+OBJECTIVES: dict[str, Made] = {
+    "denoising": _denoising,
+    "hybrid": _hybrid,
+    "bound": _bound,
+    "ncsn": _ncsn,
+    "sliced-score": _sliced,
+}

@@ -37,10 +37,23 @@ class Denoising(Task):
 
     def loss(self, player: str, batch: Batch, modules: Mapping[str, nn.Module]) -> Tensor:
         t, importance = self._own_times(batch)
-        eps = batch.noise.normal(Stream.NOISE, batch.x0.shape[1:])
-        seen = _Called(self.denoiser, modules[player])
-        loss = denoising(seen, batch.x0, t, eps, self._shown(batch), self.weight)
+        loss = self.measure(_Called(self.denoiser, modules[player]), batch, t, self._shown(batch))
         return loss * importance.to(loss)
+
+    def measure(self, denoiser: Denoiser, batch: Batch, t: Tensor, cond: Condition | None) -> Tensor:
+        """The objective at given times ``(B,)``, before importance weights: what another objective replaces.
+
+        Args:
+            denoiser: as it must be called.
+            batch: samples and draws.
+            t: of each sample, of the law.
+            cond: conditions, some perhaps hidden.
+
+        Returns:
+            ``(B,)``.
+        """
+        eps = batch.noise.normal(Stream.NOISE, batch.x0.shape[1:])
+        return denoising(denoiser, batch.x0, t, eps, cond, self.weight)
 
     def levels(self, batch: Batch) -> tuple[Tensor, Tensor]:
         t, importance = self._own_times(batch)

@@ -28,9 +28,10 @@ Schedule = Literal[
     "rectified-shifted",
     "cosine-shifted",
 ]
+Objective = Literal["denoising", "hybrid", "bound", "ncsn", "sliced-score"]
 Target = Literal["x0", "eps", "score", "v", "velocity", "karras"]
 Law = Literal["uniform", "levels", "logit-normal", "log-normal", "adaptive"]
-Weight = Literal["unit", "min-snr", "likelihood", "karras"]
+Weight = Literal["unit", "min-snr", "likelihood", "karras", "noise"]
 Sampler = Literal[
     "ddim",
     "ddim-half",
@@ -47,6 +48,7 @@ Sampler = Literal[
     "rk4-rho",
     "rk4-log-snr",
     "rk4-time",
+    "rk45",
     "flow-2m",
     "flow-3m",
     "flow-2pc",
@@ -78,6 +80,11 @@ Sampler = Literal[
     "sde-dpmpp-2m",
     "sde-dpmpp-3m",
     "sa-solver",
+    "euler-maruyama",
+    "euler-maruyama-half",
+    "euler-maruyama-time",
+    "reverse-diffusion",
+    "predictor-corrector",
     "jump",
     "consistency",
 ]
@@ -112,6 +119,12 @@ class Architecture(Frozen):
 
 class Process(Frozen):
     """The diffusion process and what of it is learned."""
+
+    objective: Objective = Field(
+        "denoising",
+        description="the loss; hybrid and bound also learn the variance of ancestral steps, ncsn and sliced-score are "
+        "score matching",
+    )
 
     schedule: Schedule = Field("ve", description="the path from data to noise")
     target: Target = Field("karras", description="what the network outputs")
