@@ -23,7 +23,7 @@ from osmotic.schedules import VP, Discrete, Rectified
 
 FINITE = [n for n in CATALOG if math.isfinite(CATALOG[n]().order) and CATALOG[n]().evaluations]
 ODE = [n for n in FINITE if not CATALOG[n]().stochastic]
-SDE = [n for n in FINITE if CATALOG[n]().stochastic]
+SDE = [n for n in FINITE if CATALOG[n]().stochastic and CATALOG[n]().order]
 PATHS = {"vp": VP, "rectified": Rectified}
 STEPS = (128, 256)
 # Methods that come into their order late: a cancelling constant, or a defect of the published weights.
@@ -266,8 +266,20 @@ def test_operations_beside_the_network(name, limit):
     assert a_step(name)[0] <= limit
 
 
-# Solvers that invent levels inside a step ask the schedule for their times: host arithmetic, never of the samples.
-INSIDE = {"midpoint", "heun-time", "euler-time", "rk4", "rk4-rho", "rk4-log-snr", "rk4-time", "midpoint-rho", "pndm"}
+# Solvers that invent levels inside a step, or step in the path's own time, ask the schedule there: host arithmetic,
+# never of the samples.
+INSIDE = {
+    "euler-maruyama-time",
+    "midpoint",
+    "heun-time",
+    "euler-time",
+    "rk4",
+    "rk4-rho",
+    "rk4-log-snr",
+    "rk4-time",
+    "midpoint-rho",
+    "pndm",
+}
 INSIDE |= {
     "deis-time-2",
     "deis-time-3",

@@ -135,7 +135,7 @@ def test_marginals_are_kept(name, path):
     out = sample(sampler, oracle, x, grid, generator=generator)
     deviation = math.sqrt(0.3)
     # Monte Carlo: five standard errors; discretisation: a first-order method at 60 steps over 9 units of log sigma.
-    bias = 0.0 if math.isinf(sampler.order) else 0.17 if sampler.order == 1 else 0.05
+    bias = 0.0 if math.isinf(sampler.order) else 0.17 if sampler.order <= 1 else 0.05
     assert abs(float(out.mean()) - 0.5) < 5 * deviation / math.sqrt(n) + 0.02 * (bias > 0)
     assert abs(float(out.var()) / 0.3 - 1) < 5 * math.sqrt(2 / n) + bias
 
@@ -298,7 +298,7 @@ IN_OWN_TIME = {"euler-time", "heun-time", "rk4-time", "deis-time-2", "deis-time-
 
 
 @pytest.mark.parametrize("path", ["vp", "rectified", "cosine"])
-@pytest.mark.parametrize("name", [n for n in DETERMINISTIC if n not in IN_OWN_TIME | {"jump"}])
+@pytest.mark.parametrize("name", [n for n in DETERMINISTIC if n not in IN_OWN_TIME | {"jump", "rk45"}])
 def test_the_schedule_drops_out(name, path):
     """Two paths with the same log-SNR grid and the same y = x / alpha give the same y (section 0, fact 1)."""
     a, b = mixture(VE(80.0)), mixture(SCHEDULES[path]())

@@ -6,7 +6,9 @@ order it declares, its marginals and its independence of the batch.
 
 from collections.abc import Callable
 
+from osmotic.samplers.adaptive import RK45
 from osmotic.samplers.base import Sampler, prepare, prior, sample, trajectory
+from osmotic.samplers.corrector import LevelRatio, NormRatio, PredictorCorrector
 from osmotic.samplers.flow import Euler, Heun, Midpoint
 from osmotic.samplers.jump import DDIM, DDPM, Gamma
 from osmotic.samplers.lines import DataLogSNR, Flow, Line, NoiseLogSNR, NoiseRho, NoiseTime
@@ -25,6 +27,7 @@ from osmotic.samplers.runge_kutta import (
     RungeKutta,
     Tableau,
 )
+from osmotic.samplers.sde import EulerMaruyama, NativeEulerMaruyama, ReverseDiffusion
 from osmotic.samplers.singlestep import DPMSolverFast, Singlestep, dpm_solver, dpm_solver_pp, res
 from osmotic.samplers.stochastic import SDEAdams
 
@@ -44,6 +47,7 @@ CATALOG: dict[str, Callable[[], Sampler]] = {
     "rk4-rho": lambda: RungeKutta(RK4, InRho()),
     "rk4-log-snr": lambda: RungeKutta(RK4, InLogSNR()),
     "rk4-time": lambda: RungeKutta(RK4, InTime()),
+    "rk45": RK45,
     "flow-2m": lambda: Adams(Flow(), 2),
     "flow-3m": lambda: Adams(Flow(), 3),
     "flow-2pc": lambda: Adams(Flow(), 2, correct=True),
@@ -75,6 +79,11 @@ CATALOG: dict[str, Callable[[], Sampler]] = {
     "sde-dpmpp-2m": lambda: SDEAdams(2),
     "sde-dpmpp-3m": lambda: SDEAdams(3),
     "sa-solver": lambda: SDEAdams(2, correct=True),
+    "euler-maruyama": EulerMaruyama,
+    "euler-maruyama-half": lambda: EulerMaruyama(tau=0.5),
+    "euler-maruyama-time": NativeEulerMaruyama,
+    "reverse-diffusion": ReverseDiffusion,
+    "predictor-corrector": lambda: PredictorCorrector(rule=LevelRatio()),
     "jump": Gamma,
     "consistency": lambda: Gamma(gamma=1.0),
 }
@@ -88,12 +97,14 @@ __all__ = [
     "MIDPOINT",
     "PNDM",
     "RK4",
+    "RK45",
     "Adams",
     "DPMSolverFast",
     "DPMSolverPP2M",
     "DPMSolverPP3MPublished",
     "DataLogSNR",
     "Euler",
+    "EulerMaruyama",
     "Flow",
     "Gamma",
     "Heun",
@@ -101,12 +112,17 @@ __all__ = [
     "InLogSNR",
     "InRho",
     "InTime",
+    "LevelRatio",
     "Line",
     "Midpoint",
+    "NativeEulerMaruyama",
     "NoiseLogSNR",
     "NoiseRho",
     "NoiseTime",
+    "NormRatio",
     "Picture",
+    "PredictorCorrector",
+    "ReverseDiffusion",
     "RungeKutta",
     "SDEAdams",
     "Sampler",

@@ -23,7 +23,8 @@ class Sampler(ABC):
 
     Attributes:
         order: the global order of convergence: of the sample for a deterministic sampler, of its law (weak) for a
-            stochastic one; infinite where every step is exact for an exact flow map.
+            stochastic one; infinite where every step is exact for an exact flow map, 0 where a bias of the method's own
+            does not fall with the number of steps.
         stochastic: whether a step draws noise.
         evaluations: denoiser calls per step; a first step may take more and one to sigma = 0 fewer. 0 where the error
             decides.
