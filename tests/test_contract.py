@@ -15,11 +15,13 @@ FILES = sorted(ROOT.rglob("*.py"))
 # Layers of the design, lowest first; a room imports only from lower layers, and from itself.
 LAYERS = [
     {"levels", "noise", "condition"},
+    {"brownian"},
     {"schedules"},
     {"estimate", "times"},
-    {"clocks"},
+    {"clocks", "ode", "divergence"},
     {"denoiser", "laws"},
     {"oracles", "samplers", "guidance", "objectives"},
+    {"likelihood", "inversion", "dequantize"},
     {"training"},
     {"recipes"},
     {"cli"},
@@ -119,7 +121,8 @@ def python(code: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["train", "--help"], ["sample", "--help"], ["info", "--help"]]
+    "words",
+    [["--help"], ["--version"], ["train", "--help"], ["sample", "--help"], ["info", "--help"], ["evaluate", "--help"]],
 )
 def test_help_does_not_need_torch(words):
     code = (
@@ -157,9 +160,11 @@ def test_names_of_the_recipe_are_those_of_the_catalogues():
     from osmotic.schedules import CATALOG as SCHEDULES
     from osmotic.times import GRIDS
     from osmotic.training import recipe
+    from osmotic.training.build import OBJECTIVES
 
     for names, catalogue in [
         (recipe.Schedule, SCHEDULES),
+        (recipe.Objective, OBJECTIVES),
         (recipe.Target, TARGETS),
         (recipe.Law, LAWS),
         (recipe.Weight, WEIGHTS),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "train a model on your data",
     "sample": "draw samples from a trained model",
+    "evaluate": "measure a model on data held out of its training",
     "info": "look at data before training, or at a run",
     "demo": "train, sample and judge a model of handwritten digits in minutes",
 }

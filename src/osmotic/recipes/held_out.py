@@ -1,0 +1,72 @@
+"""The data that a run was not trained on, and the units in which their likelihood is told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from osmotic.data.dataset import Dataset, open_data, split
+from osmotic.data.encoding import Pixels, Standard
+from osmotic.data.source import Options
+from osmotic.data.spec import Spec
+from osmotic.training.errors import RunError
+from osmotic.training.model import stored
+from osmotic.training.run import Run
+
+EMBEDDED = " (embedded)"
+
+
+def held_out(run: str | Path, data: Any = None) -> Dataset:
+    """The part of a run's data that it was not trained on.
+
+    Raises:
+        RunError: if it has none, or the data cannot be found again or are others.
+    """
+    recipe, spec = stored(Run.open(run))
+    if recipe.holdout == 0:
+        raise RunError(f"{run} was trained on all of its data (--holdout 0), so none are left to evaluate it on.")
+    source = spec.source.removesuffix(EMBEDDED) if data is None else data
+    if isinstance(source, str) and source.endswith(" in memory"):
+        raise RunError(f"{run} was trained on an {source}, which is gone; pass the data again.")
+    if data is None and not spec.source.endswith(EMBEDDED) and not Path(source).expanduser().exists():
+        raise RunError(f"{run} was trained on {source}, which is not there; say with --data where it is now.")
+    dataset = data if isinstance(data, Dataset) else open_data(source, **asdict(Options(**recipe.reading)))
+    for name in ("kind", "shape", "count", "classes", "encoding"):
+        if getattr(spec, name) != getattr(dataset.spec, name):
+            raise RunError(f"{run} was trained on other data, its {name} differs; evaluate it on {spec.source}.")
+    return split(dataset, recipe.holdout, recipe.options.seed)[1]
+
+
+def lattice(spec: Spec) -> float | None:
+    """The spacing of a picture's values in the network's units; None for data that are no pictures.
+
+    One unit of the file where its range counts in whole numbers, else that of bytes.
+    """
+    if not isinstance(spec.encoding, Pixels):
+        return None
+    span = spec.encoding.high - spec.encoding.low
+    return 2 / span if span >= 2 and span == round(span) else 2 / 255
+
+
+def unit(spec: Spec, spacing: float | None) -> str:
+    """What a likelihood is relative to, in words."""
+    if spacing is not None:
+        return (
+            f"nothing: probabilities of discrete data, {round(2 / spacing) + 1} levels, dequantised; bits are a bound"
+        )
+    if isinstance(spec.encoding, Standard):
+        return "one unit of the data's own, in each dimension"
+    return "the unit of the network's normal scores, in each coordinate"
+
+
+def log_jacobian(spec: Spec) -> float:
+    """``log |dx / draw|`` of a sample: what takes a density of standardised data back to the data's own units.
+
+    Quantiles of a table's columns have no density of their own between the rows, so tables stay in normal scores.
+    """
+    if not isinstance(spec.encoding, Standard):
+        return 0.0
+    each = spec.shape[0] // len(spec.encoding.std) * math.prod(spec.shape[1:])
+    return -each * sum(math.log(std) for std in spec.encoding.std)
