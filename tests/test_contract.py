@@ -17,11 +17,11 @@ LAYERS = [
     {"levels", "noise", "condition"},
     {"brownian"},
     {"schedules"},
-    {"estimate", "times"},
+    {"estimate"},
     {"clocks", "ode", "divergence"},
     {"denoiser", "laws"},
-    {"oracles", "samplers", "guidance", "objectives"},
-    {"likelihood", "inversion", "dequantize"},
+    {"oracles", "samplers", "guidance", "objectives", "fokker_planck"},
+    {"times", "likelihood", "inversion", "dequantize", "phase"},
     {"training"},
     {"recipes"},
     {"cli"},
@@ -122,7 +122,16 @@ def python(code: str) -> str:
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["--version"], ["train", "--help"], ["sample", "--help"], ["info", "--help"], ["evaluate", "--help"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["train", "--help"],
+        ["sample", "--help"],
+        ["info", "--help"],
+        ["evaluate", "--help"],
+        ["tune", "--help"],
+        ["gallery", "--help"],
+    ],
 )
 def test_help_does_not_need_torch(words):
     code = (

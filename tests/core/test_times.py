@@ -57,6 +57,112 @@ def test_levels_are_levels_and_the_last_is_visited():
         times.Levels()(VP(), 10)
 
 
+def test_phases_in_powers_of_time_and_quantiles_of_beta():
+    u = 1 - np.arange(7) / 7
+    assert np.allclose(times.TimePower(3.0)(VP(), 7)[:-1], u**3, rtol=1e-14)
+    assert torch.equal(times.Quadratic()(VP(), 7, 0.6), times.TimePower(2.0)(VP(), 7, 0.6))
+    assert np.allclose(times.Beta(0.6, 0.6)(VP(), 7, 0.5)[:-1], 0.5 * stats.beta.ppf(u, 0.6, 0.6), rtol=1e-9)
+    assert np.allclose(times.Beta(1.0, 1.0)(VP(), 7)[:-1], u, rtol=1e-9)  # a flat law is uniform
+
+
+def test_cosine_is_even_in_angle_on_any_path():
+    """Uniform time on the cosine schedule, and its levels on every other path that begins as noisy."""
+    assert torch.allclose(times.Cosine()(CATALOG["cosine"](), 9), times.Uniform()(CATALOG["cosine"](), 9), atol=1e-12)
+    sigma = 80.0 * times.Cosine(scale=0.5)(VE(80.0), 9).numpy()
+    angle = np.arctan(sigma / 0.5)
+    assert np.allclose(np.diff(angle), -math.atan(160) / 9, rtol=1e-9)
+
+
+def test_poly_exponential_has_its_power():
+    rho = 80 * times.PolyExponential(exponent=2.0)(VE(80.0), 12)[:-1].numpy()
+    ramp = (1 - np.arange(12) / 11) ** 2
+    assert np.allclose(np.log(rho), ramp * (math.log(80) - math.log(0.002)) + math.log(0.002), rtol=1e-9)
+    plain = times.PolyExponential(exponent=1.0)(VE(80.0), 12)
+    assert torch.allclose(plain, times.LogSNR()(VE(80.0), 12), rtol=1e-12)
+
+
+def test_power_and_span_go_to_zero_without_a_last_level_to_jump_from():
+    rho = 80 * times.Power(3.0)(VE(80.0), 12).numpy()
+    assert np.allclose(rho, 80 * (1 - np.arange(13) / 12) ** 3, rtol=1e-9)
+    rho = 80 * times.Span(0.1, 12.0)(VE(80.0), 12).numpy()
+    assert np.allclose(np.diff(np.arcsinh(rho / 0.1) - np.arcsinh(rho / 12), n=2), 0, atol=1e-9)
+    assert torch.isfinite(times.Span()(Rectified(), 12)).all()  # its start has no signal
+
+
+def test_improved_ddpm_is_edms_table():
+    """u_M = 0, u_(j-1) = sqrt((u_j^2 + 1) / max(abar_(j-1) / abar_j, C1) - 1), t_i = u_k, k from j0 to M - 1."""
+    m, c1, c2, j0, n = 1000, 0.001, 0.008, 8, 18
+    abar = np.sin(np.pi / 2 * np.arange(m + 1) / (m * (c2 + 1))) ** 2
+    u = np.zeros(m + 1)
+    for j in range(m, 0, -1):
+        u[j - 1] = math.sqrt((u[j] ** 2 + 1) / max(abar[j - 1] / abar[j], c1) - 1)
+    expected = u[np.floor(j0 + (m - 1 - j0) / (n - 1) * np.arange(n) + 0.5).astype(int)]
+    found = VE(float(expected[0]))(times.ImprovedDDPM()(VE(float(expected[0])), n))[1][:-1]
+    assert np.allclose(found, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="992 levels"):
+        times.ImprovedDDPM()(VE(float(expected[0])), 993)
+
+
+@pytest.mark.parametrize("table", [times.AYS_SD15, times.AYS_SDXL, times.AYS_DEEPFLOYD, times.AYS_SVD])
+def test_align_your_steps_tables(table):
+    """Their ten steps as published, log-linear in between, the last level replaced by 0."""
+    path = VE(table[0])
+    assert np.allclose(path(times.Table(table)(path, 10))[1], [*table[:-1], 0.0], rtol=1e-12)
+    between = np.exp(np.interp(np.linspace(0, 10, 21), np.arange(11), np.log(table)))
+    assert np.allclose(path(times.Table(table)(path, 20))[1][:-1], between[:-1], rtol=1e-9)
+
+
+def test_a_table_is_cut_by_a_quieter_start_and_preceded_by_a_noisier_one():
+    noisy = VE(80.0)(times.Table(times.AYS_SD15)(VE(80.0), 11))[1]
+    assert np.allclose(noisy, [80.0, *times.AYS_SD15[:-1], 0.0], rtol=1e-9)
+    quiet = VE(3.861)(times.Table(times.AYS_SD15)(VE(3.861), 8))[1]  # the table's third level
+    assert np.allclose(quiet, [*times.AYS_SD15[2:-1], 0.0], rtol=1e-9)
+    with pytest.raises(ValueError, match="start noisier"):
+        times.Table(times.AYS_SD15)(VE(0.02), 3)
+
+
+def test_given_times_are_taken_as_they_are():
+    grid = times.given([1.0, 0.7, 0.1, 0.0])
+    assert torch.equal(grid(VP(), 3), torch.tensor([1.0, 0.7, 0.1, 0.0], dtype=torch.float64))
+    with pytest.raises(ValueError, match="has 3 steps and 4 were asked"):
+        grid(VP(), 4)
+    with pytest.raises(ValueError, match=r"begin at t = 1, and sampling starts at t = 0\.9"):
+        grid(VP(), 3, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ([1.0, 0.2, 0.5, 0.0], "0.2 is followed by 0.5"),
+        ([0.0, 0.5, 1.0], "fall from noise to data"),
+        ([1.0, 0.5, 0.5, 0.0], "times 1 and 2 of the grid are both 0.5"),
+        ([1.5, 0.5, 0.0], "got 1.5"),
+        ([1.0, math.nan, 0.0], "got nan"),
+        ([1.0, 0.5, -0.1], "got -0.1"),
+        ([1.0, 0.5], "append 0"),
+        ([1.0], "at least two times"),
+    ],
+)
+def test_impossible_times_are_refused_in_a_sentence(wrong, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        times.given(wrong)
+    assert str(caught.value).count(". ") == 0
+
+
+def test_fixed_stops_have_equal_log_snr_on_every_path():
+    grid = times.Fixed.of(VE(80.0), times.Karras(0.02, 50.0)(VE(80.0), 6))
+    copy = times.Fixed([float(text) for text in map(repr, grid.log_snr)])
+    for path in (VP(), VE(80.0), Rectified(), Discrete.linear()):
+        found = path.log_snr(copy(path, 6)[1:-1])
+        assert np.allclose(found, grid.log_snr, rtol=1e-6)
+    with pytest.raises(ValueError, match="has 6 steps"):
+        grid(VP(), 5)
+    with pytest.raises(ValueError, match="sampling starts less noisy"):
+        grid(VE(3.0), 6)
+    with pytest.raises(ValueError, match="rise in log-SNR"):
+        times.Fixed([1.0, 1.0])
+
+
 @pytest.mark.parametrize("arguments", [(VP(), 0), (VP(), 5, 0.0), (VP(), 5, 1.5)])
 def test_impossible_grids_are_refused(arguments):
     with pytest.raises(ValueError, match="steps >= 1"):

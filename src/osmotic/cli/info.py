@@ -11,6 +11,7 @@ import tyro
 from osmotic.cli.flags import given, parse
 from osmotic.cli.reading import Reading
 from osmotic.training.run import RECIPE, Run
+from osmotic.training.sampling import Tuned, Tuning
 
 
 @dataclass
@@ -55,12 +56,24 @@ def about_run(path: Path) -> list[str]:
         shown = {k: v for k, v in recipe.get(part, {}).items() if v is not None}
         lines.append(f"{part}: " + ", ".join(f"{k} {_plain(v)}" for k, v in shown.items()))
     lines += [f"checkpoint: {folder}" + _held_out(m.held_out) for folder, m in complete]
-    last = next((r for r in reversed(records) if "loss" in r), None)
-    if last is not None:
+    record = next((r for r in reversed(records) if "loss" in r), None)
+    if record is not None:
         lines.append(
-            f"training loss {last['loss']:.4g} at step {last['step']:,}, {last['skipped_in_all']} steps skipped"
+            f"training loss {record['loss']:.4g} at step {record['step']:,}, {record['skipped_in_all']} steps skipped"
         )
-    return lines
+    tuning = Tuning(run)
+    last = tuning.last()
+    return lines + [_tuned(tuning.read(nfe), last) for nfe in tuning.budgets()]
+
+
+def _tuned(tuned: Tuned, last: Tuned | None) -> str:
+    """What was tuned for a budget, and how much it gains."""
+    default = tuned.default
+    line = (
+        f"tuned for {tuned.nfe} evaluations at step {tuned.step:,}: {tuned.says()}, error {tuned.choice.confirmed:.3g} "
+        f"against {default.confirmed:.3g} by default"
+    )
+    return line + ("; used by `osmotic sample`" if last is not None and last.nfe == tuned.nfe else "")
 
 
 def _held_out(value: float | None) -> str:

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "train a model on your data",
     "sample": "draw samples from a trained model",
+    "tune": "find the best solver and steps for a model under a budget of evaluations",
     "evaluate": "measure a model on data held out of its training",
     "info": "look at data before training, or at a run",
+    "gallery": "draw the theory: figures with the numbers behind them",
     "demo": "train, sample and judge a model of handwritten digits in minutes",
 }
 

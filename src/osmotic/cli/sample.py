@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,9 +16,11 @@ from pydantic import Field
 
 from osmotic.cli.flags import UsageError, build, flags, given, parse
 from osmotic.training.recipe import Frozen, Grid, Sampler
+from osmotic.training.sampling import SAMPLER, STEPS
 
 if TYPE_CHECKING:
     from osmotic.training.model import Model
+    from osmotic.training.sampling import Tuned
 
 
 class Sampling(Frozen):
@@ -32,14 +35,17 @@ class Sampling(Frozen):
         json_schema_extra={"flag": "class"},
     )
     guidance: float = Field(1.0, description="classifier-free scale: 0 ignores the class, 1 is plain, above 1 sharpens")
-    sampler: Sampler = Field("dpmpp-2m", description="the solver")
-    steps: int = Field(10, ge=1, description="steps of the solver")
-    grid: Grid | None = Field(None, description="where the solver stops")
+    nfe: int | None = Field(None, ge=1, description="sample as `osmotic tune` found best for this many evaluations")
+    sampler: Sampler | None = Field(None, description=f"the solver (default: as tuned last, else {SAMPLER})")
+    steps: int | None = Field(None, ge=1, description=f"steps of the solver (default: as tuned last, else {STEPS})")
+    grid: Grid | None = Field(
+        None, description="where the solver stops (default: as tuned last, else found from the data)"
+    )
     batch_size: int = Field(256, ge=1, description="samples at a time: memory, not results")
     weights: str | None = Field(None, description="which weights: model, or ema-HALFLIFE (default: the first average)")
 
 
-Flags = flags(Sampling, "sampling", found=frozenset({"grid"}))
+Flags = flags(Sampling, "sampling")
 
 
 @dataclass
@@ -67,15 +73,18 @@ def main(words: list[str]) -> int:
 
     model = load(command.run, settings.weights)
     labels, rows = classes(model, settings)
+    plan = model.plan(settings.sampler, settings.steps, settings.grid, settings.nfe)
+    if plan.tuned is not None:
+        print(spoken_choice(model, plan.tuned, settings.guidance), file=sys.stderr)
     with tqdm(total=settings.count, desc="sampling", unit="sample", delay=2, leave=False) as bar:
         x = model.sample(
             settings.count,
             labels,
             settings.guidance,
-            settings.sampler,
-            settings.steps,
+            plan.sampler,
+            plan.steps,
             settings.seed,
-            grid=settings.grid,
+            grid=plan.grid,
             batch_size=settings.batch_size,
             progress=bar.update,
         )
@@ -89,6 +98,15 @@ def main(words: list[str]) -> int:
     for path in paths:
         print(out / path.relative_to(folder))
     return 0
+
+
+def spoken_choice(model: Model, tuned: Tuned, guidance: float) -> str:
+    """One line on the stored choice, and what of it may not hold."""
+    line = f"osmotic: sampling as tuned for {tuned.nfe} evaluations: {tuned.says()}"
+    stale = tuned.stale(model.step, model.weights)
+    if stale is not None:
+        return f"{line}. {stale}"
+    return line if guidance == tuned.guidance else f"{line} (found at guidance {tuned.guidance:g})"
 
 
 def place(run: Path, settings: Sampling) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,19 @@ from osmotic.data.spec import Spec
 from osmotic.denoiser import Denoiser, Rescheduled
 from osmotic.guidance import ClassifierFree
 from osmotic.noise import generators
-from osmotic.samplers import CATALOG, Sampler, prior, trajectory
+from osmotic.samplers import Sampler, prior, trajectory
 from osmotic.schedules import Schedule
-from osmotic.times import GRIDS, Grid, LogSNR
+from osmotic.times import Grid
 from osmotic.training import build, checkpoint
+from osmotic.training.chosen import Plan, choose, suggested_grid
 from osmotic.training.denoise import PLAYER
 from osmotic.training.errors import RunError
 from osmotic.training.recipe import Recipe
 from osmotic.training.run import Run
+from osmotic.training.sampling import Tuning
 
-SAMPLER, STEPS = "dpmpp-2m", 10
+__all__ = ["Model", "class_number", "load", "stored", "suggested_grid"]
+
 Labels = int | str | Sequence[int | str] | Tensor | np.ndarray
 
 
@@ -39,10 +43,21 @@ class Model:
         spec: the data; ``spec.decode`` gives samples in the user's own format.
         recipe: how it was trained.
         step: optimizer steps it was trained for.
+        weights: the name of its weights.
+        tuning: the solvers and grids that ``osmotic tune`` stored with its run; None for a model of no run.
     """
 
-    def __init__(self, denoiser: Denoiser, spec: Spec, recipe: Recipe, step: int) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        spec: Spec,
+        recipe: Recipe,
+        step: int,
+        weights: str = "model",
+        tuning: Tuning | None = None,
+    ) -> None:
         self.denoiser, self.spec, self.recipe, self.step = denoiser.eval(), spec, recipe, step
+        self.weights, self.tuning = weights, tuning
 
     @property
     def device(self) -> torch.device:
@@ -54,11 +69,12 @@ class Model:
         n: int,
         cond: Labels | Condition | None = None,
         guidance: float = 1.0,
-        sampler: str | Sampler = SAMPLER,
-        steps: int = STEPS,
+        sampler: str | Sampler | None = None,
+        steps: int | None = None,
         seed: int = 0,
         *,
         grid: str | Grid | None = None,
+        nfe: int | None = None,
         schedule: Schedule | None = None,
         first: int = 0,
         batch_size: int = 256,
@@ -71,11 +87,11 @@ class Model:
             cond: one class (name or number) for all, one per sample, or a :class:`~osmotic.condition.Condition`; None
                 is unconditional.
             guidance: classifier-free scale; 1 is plain conditional, 0 unconditional, above 1 sharpens.
-            sampler: a name of ``osmotic.samplers.CATALOG`` or a sampler.
-            steps: of the sampler, at least 1.
+            sampler: a name of ``osmotic.samplers.CATALOG`` or a sampler; by default see :meth:`plan`.
+            steps: of the sampler, at least 1; likewise.
             seed: with the sample's number it keys all noise.
-            grid: a name of ``osmotic.times.GRIDS`` or a grid; by default even in log-SNR over the levels that matter
-                for data of this size (:func:`suggested_grid`).
+            grid: a name of ``osmotic.times.GRIDS`` or a grid; likewise.
+            nfe: sample as the run was tuned for this budget of evaluations.
             schedule: sample on this path instead of the one it was trained on.
             first: number of the first sample.
             batch_size: samples at a time; it changes memory, not results.
@@ -87,6 +103,7 @@ class Model:
         Raises:
             ValueError: for an unknown name, class, or a count that does not fit.
         """
+        plan = self._warned(self.plan(sampler, steps, grid, nfe, schedule))
         done = []
         for start in range(0, n, batch_size):
             count = min(batch_size, n - start)
@@ -94,10 +111,10 @@ class Model:
                 count,
                 self.condition(cond, n, start, count),
                 guidance,
-                sampler,
-                steps,
+                plan.sampler,
+                plan.steps,
                 seed,
-                grid=grid,
+                grid=plan.grid,
                 schedule=schedule,
                 first=first + start,
             )
@@ -111,27 +128,68 @@ class Model:
         n: int,
         cond: Labels | Condition | None = None,
         guidance: float = 1.0,
-        sampler: str | Sampler = SAMPLER,
-        steps: int = STEPS,
+        sampler: str | Sampler | None = None,
+        steps: int | None = None,
         seed: int = 0,
         *,
         grid: str | Grid | None = None,
+        nfe: int | None = None,
         schedule: Schedule | None = None,
         first: int = 0,
     ) -> Iterator[Tensor]:
         """The ``steps + 1`` points from noise to samples, each ``(n, *S)``; arguments as in :meth:`sample`."""
-        denoiser = self.denoiser if schedule is None else Rescheduled(self.denoiser, schedule)
         shown = self.condition(cond, n, 0, n)
-        self._refuse_unlearned(shown, guidance)
-        if guidance != 1:
-            denoiser = ClassifierFree(denoiser, guidance)
-        solver = named(sampler, CATALOG, "sampler") if isinstance(sampler, str) else sampler
-        stops = named(grid, GRIDS, "grid") if isinstance(grid, str) else grid or suggested_grid(self.spec, self.recipe)
-        times = stops(denoiser.schedule, steps, denoiser.start)
+        denoiser = self.guided(shown, guidance, schedule)
+        plan = self._warned(self.plan(sampler, steps, grid, nfe, schedule))
+        times = plan.grid(denoiser.schedule, plan.steps, denoiser.start)
         keyed = generators(seed, range(first, first + n), self.device)
         with torch.no_grad():
             x = prior(denoiser, (n, *self.spec.shape), keyed, self.device)
-            yield from trajectory(solver, denoiser, x, times, shown, keyed)
+            yield from trajectory(plan.sampler, denoiser, x, times, shown, keyed)
+
+    def plan(
+        self,
+        sampler: str | Sampler | None = None,
+        steps: int | None = None,
+        grid: str | Grid | None = None,
+        nfe: int | None = None,
+        schedule: Schedule | None = None,
+    ) -> Plan:
+        """How samples are drawn when this much is said.
+
+        With nothing said, or nothing that differs from it, the choice that ``osmotic tune`` stored last is taken as a
+        whole. Otherwise what is not said is the ordinary default: ``SAMPLER`` and ``STEPS`` (or the grid's own number)
+        of :mod:`osmotic.training.sampling`, even in log-SNR over the levels that matter for data of this size
+        (:func:`suggested_grid`).
+
+        Args:
+            sampler: a name or a sampler.
+            steps: how many.
+            grid: a name or a grid.
+            nfe: take the choice stored for this budget; nothing else may be said then.
+            schedule: the path, if it is not the model's own; a stored grid that begins before its start is left aside.
+
+        Raises:
+            ValueError: for an unknown name, a budget that was not tuned for, or one named beside a solver.
+        """
+        return choose(self.spec, self.recipe, self.tuning, sampler, steps, grid, nfe, schedule)
+
+    def _warned(self, plan: Plan) -> Plan:
+        """The plan, after a warning if it was tuned on other weights."""
+        stale = None if plan.tuned is None else plan.tuned.stale(self.step, self.weights)
+        if stale is not None:
+            warnings.warn(f"The stored choice of solver may not be the best. {stale}", stacklevel=3)
+        return plan
+
+    def guided(self, shown: Condition | None, guidance: float = 1.0, schedule: Schedule | None = None) -> Denoiser:
+        """The denoiser under guidance, on its own path or another.
+
+        Raises:
+            ValueError: for guidance that the model never learned.
+        """
+        self._refuse_unlearned(shown, guidance)
+        denoiser = self.denoiser if schedule is None else Rescheduled(self.denoiser, schedule)
+        return denoiser if guidance == 1 else ClassifierFree(denoiser, guidance)
 
     def _refuse_unlearned(self, shown: Condition | None, guidance: float) -> None:
         """Refuse what the model never learned: guidance without a class, "nothing" without dropped conditions."""
@@ -173,19 +231,6 @@ class Model:
         return [class_number(c, self.spec.classes) for c in each]
 
 
-def suggested_grid(spec: Spec, recipe: Recipe) -> Grid:
-    """Even steps in log-SNR between the levels where something is decided, in units of the data's deviation sd.
-
-    From noise of about 3 sd times the square root of the number of positions (an average over p positions is still seen
-    under noise sqrt(p) times larger), but at least 12 sd, down to sd / 40. On the digits at ten steps its samples are
-    as near to the training set as fresh digits are, while EDM's grid from 80 to 0.002 spends its steps where nothing is
-    decided; class scores do not tell the two apart (benchmarks/grids.py).
-    """
-    sd = recipe.process.sigma_data or 1.0
-    positions = math.prod(spec.shape[1:])
-    return LogSNR(rho_min=sd / 40, rho_max=sd * max(12.0, 3.3 * math.sqrt(positions)))
-
-
 def class_number(wanted: int | str | np.integer[Any], classes: Sequence[str]) -> int:
     """The number of a class given by name or number; names win, so that digits called "0" to "9" work.
 
@@ -200,17 +245,6 @@ def class_number(wanted: int | str | np.integer[Any], classes: Sequence[str]) ->
         shown = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
         raise ValueError(f"There is no class {wanted!r}; the {len(classes)} classes are {shown}.")
     return number
-
-
-def named(name: str, table: dict[str, Callable[[], Any]], what: str) -> Any:
-    """The object of a catalogue.
-
-    Raises:
-        ValueError: if the catalogue has no such name, listing those it has.
-    """
-    if name not in table:
-        raise ValueError(f"There is no {what} {name!r}; there are {', '.join(table)}.")
-    return table[name]()
 
 
 def load(directory: str | Path, weights: str | None = None, device: torch.device | str | None = None) -> Model:
@@ -235,7 +269,7 @@ def load(directory: str | Path, weights: str | None = None, device: torch.device
     name = weights or (checkpoint.average_name(recipe.options.ema[0]) if recipe.options.ema else "model")
     denoiser = build.denoiser(recipe, spec, place)
     checkpoint.load_weights(folder, name, denoiser, PLAYER)
-    return Model(denoiser, spec, recipe, manifest.step)
+    return Model(denoiser, spec, recipe, manifest.step, name, Tuning(run))
 
 
 def stored(run: Run) -> tuple[Recipe, Spec]:

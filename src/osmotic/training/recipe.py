@@ -88,7 +88,24 @@ Sampler = Literal[
     "jump",
     "consistency",
 ]
-Grid = Literal["uniform", "quadratic", "karras", "log-snr", "power", "span", "levels"]
+Grid = Literal[
+    "uniform",
+    "quadratic",
+    "cubic",
+    "beta",
+    "cosine",
+    "karras",
+    "log-snr",
+    "poly-exponential",
+    "power",
+    "span",
+    "iddpm",
+    "ays-sd15",
+    "ays-sdxl",
+    "ays-deepfloyd",
+    "ays-svd",
+    "levels",
+]
 
 
 class Frozen(BaseModel):

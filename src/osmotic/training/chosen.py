@@ -1,0 +1,95 @@
+"""How samples are drawn from what was said, what was tuned and what is the default."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from osmotic.data.spec import Spec
+from osmotic.samplers import CATALOG, Sampler
+from osmotic.schedules import Schedule
+from osmotic.times import GRIDS, Fixed, Grid, LogSNR
+from osmotic.training.recipe import Recipe
+from osmotic.training.sampling import SAMPLER, STEPS, Tuned, Tuning
+
+
+class Plan(NamedTuple):
+    """How samples will be drawn: the solver, its steps and its stops, and the stored choice if they come from it."""
+
+    sampler: Sampler
+    steps: int
+    grid: Grid
+    tuned: Tuned | None
+
+
+def choose(
+    spec: Spec,
+    recipe: Recipe,
+    tuning: Tuning | None,
+    sampler: str | Sampler | None,
+    steps: int | None,
+    grid: str | Grid | None,
+    nfe: int | None,
+    schedule: Schedule | None,
+) -> Plan:
+    """The plan of :meth:`osmotic.training.model.Model.plan`, for a model of this data, recipe and run."""
+    if nfe is not None and (sampler, steps, grid) != (None, None, None):
+        raise ValueError("A tuned budget brings its solver, steps and grid; name it alone, or leave it out.")
+    tuned = _stored(tuning, sampler, steps, grid, nfe)
+    if tuned is not None and _fits(tuned, schedule):
+        return Plan(named(tuned.choice.sampler, CATALOG, "sampler"), tuned.choice.steps, Fixed(tuned.log_snr), tuned)
+    solver = sampler or SAMPLER
+    stops = named(grid, GRIDS, "grid") if isinstance(grid, str) else grid or suggested_grid(spec, recipe)
+    return Plan(
+        named(solver, CATALOG, "sampler") if isinstance(solver, str) else solver,
+        steps if steps is not None else stops.steps or STEPS,
+        stops,
+        None,
+    )
+
+
+def _stored(
+    tuning: Tuning | None, sampler: str | Sampler | None, steps: int | None, grid: str | Grid | None, nfe: int | None
+) -> Tuned | None:
+    """The stored choice, unless something else is said."""
+    if tuning is None:
+        if nfe is not None:
+            raise ValueError("This model comes from no run, so nothing was tuned; name a solver and its steps.")
+        return None
+    if nfe is not None:
+        return tuning.read(nfe)
+    if grid is not None or not isinstance(sampler, str | None):
+        return None
+    tuned = tuning.last()
+    same = tuned is not None and sampler in (None, tuned.choice.sampler) and steps in (None, tuned.choice.steps)
+    return tuned if same else None
+
+
+def _fits(tuned: Tuned, schedule: Schedule | None) -> bool:
+    """Whether a stored grid lies within a path."""
+    return schedule is None or not tuned.log_snr or float(schedule.log_snr(1.0)) < tuned.log_snr[0]
+
+
+def suggested_grid(spec: Spec, recipe: Recipe) -> Grid:
+    """Even steps in log-SNR between the levels where something is decided, in units of the data's deviation sd.
+
+    From noise of about 3 sd times the square root of the number of positions (an average over p positions is still seen
+    under noise sqrt(p) times larger), but at least 12 sd, down to sd / 40. On the digits at ten steps its samples are
+    as near to the training set as fresh digits are, while EDM's grid from 80 to 0.002 spends its steps where nothing is
+    decided; class scores do not tell the two apart (benchmarks/grids.py).
+    """
+    sd = recipe.process.sigma_data or 1.0
+    positions = math.prod(spec.shape[1:])
+    return LogSNR(rho_min=sd / 40, rho_max=sd * max(12.0, 3.3 * math.sqrt(positions)))
+
+
+def named(name: str, table: dict[str, Callable[[], Any]], what: str) -> Any:
+    """The object of a catalogue.
+
+    Raises:
+        ValueError: if the catalogue has no such name, listing those it has.
+    """
+    if name not in table:
+        raise ValueError(f"There is no {what} {name!r}; there are {', '.join(table)}.")
+    return table[name]()
