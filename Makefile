@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test check-slow lint format bench clean
+.PHONY: demo test check-slow lint format bench conformance clean
 
 demo: $(STAMP)
 	@$(BIN)/osmotic demo
@@ -24,8 +24,11 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+conformance: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/conformance.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py
+
 bench: $(STAMP)
-	$(BIN)/python benchmarks/orders.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/demo.py
 

@@ -88,10 +88,14 @@ CATALOG: dict[str, Callable[[], Sampler]] = {
     "consistency": lambda: Gamma(gamma=1.0),
 }
 
+DEFAULT = "flow-2pc"
+"""What samples where nothing is said: one evaluation a step, third order, regular from pure noise to the data."""
+
 __all__ = [
     "CATALOG",
     "DDIM",
     "DDPM",
+    "DEFAULT",
     "EULER",
     "HEUN",
     "MIDPOINT",

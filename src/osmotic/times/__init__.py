@@ -21,6 +21,7 @@ from osmotic.times.ratio import (
     Power,
     Span,
     Table,
+    suggested,
 )
 from osmotic.times.search import Teacher, optimized
 
@@ -68,4 +69,5 @@ __all__ = [
     "Uniform",
     "given",
     "optimized",
+    "suggested",
 ]

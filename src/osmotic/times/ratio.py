@@ -165,6 +165,19 @@ class Span(Grid):
         return schedule.time(-2 * low)
 
 
+def suggested(deviation: float = 1.0, positions: int = 1) -> Span:
+    """The grid for data of a known scale: :class:`Span` between the levels where something is decided.
+
+    From noise of about 3 deviations times the square root of the number of positions (an average over p positions is
+    still seen under noise sqrt(p) times larger), but at least 12 deviations, down to a tenth of one.
+
+    Args:
+        deviation: the standard deviation of the data, positive.
+        positions: over how many places (pixels, samples in time) an object spreads, at least 1.
+    """
+    return Span(deviation / 10, deviation * max(12.0, 3.3 * math.sqrt(positions)))
+
+
 class Cosine(Ladder):
     """Evenly spaced in the angle ``atan2(sigma, scale alpha)``: uniform time on the cosine schedule (arXiv 2102.09672).
 
