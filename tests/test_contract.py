@@ -181,3 +181,10 @@ def test_names_of_the_recipe_are_those_of_the_catalogues():
         (recipe.Grid, GRIDS),
     ]:
         assert get_args(names) == tuple(catalogue)
+
+
+def test_the_command_lines_default_solver_is_the_librarys():
+    from osmotic.samplers import DEFAULT
+    from osmotic.training.sampling import SAMPLER
+
+    assert SAMPLER == DEFAULT

@@ -14,7 +14,7 @@ from osmotic.recipes import search, tune
 from osmotic.recipes.search import Counted, Search, solvers, steps_within
 from osmotic.samplers import CATALOG
 from osmotic.schedules import VE
-from osmotic.times import Karras, LogSNR
+from osmotic.times import Karras, Span
 from osmotic.training.errors import RunError
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Recipe
@@ -133,7 +133,7 @@ def test_the_choice_is_used_unless_something_else_is_said(tuned):
     for said in ({"steps": c.steps + 1}, {"sampler": "midpoint"}, {"grid": "karras"}, {"sampler": CATALOG["ddim"]()}):
         assert model.plan(**said).tuned is None
     assert model.plan(sampler="midpoint").steps == STEPS
-    assert type(model.plan(steps=c.steps + 1).grid) is LogSNR
+    assert type(model.plan(steps=c.steps + 1).grid) is Span
     assert model.plan(grid=osmotic.times.given([1.0, 0.1, 0.0])).steps == 2
     with pytest.raises(ValueError, match="name it alone"):
         model.plan(steps=3, nfe=4)
@@ -209,7 +209,7 @@ def test_tuning_from_the_command_line(trained, tmp_path, capsys, monkeypatch):
     assert command.main([str(run), "--nfe", "3", "--count", "4", "--guidance", "2"]) == 0
     out = capsys.readouterr().out
     assert "ema-500 at step 40, 3 evaluations, guidance 2" in out
-    assert "= dpmpp-2m" in out
+    assert f"= {SAMPLER}" in out
     assert str(run / "tuning" / "nfe-3.json") in out
     assert "now uses" in out
     with pytest.raises(ValueError, match="nfe"):

@@ -13,7 +13,7 @@ from osmotic.training.errors import RunError
 from osmotic.training.recipe import Frozen
 from osmotic.training.run import Run, write_json
 
-SAMPLER, STEPS = "dpmpp-2m", 10  # what samples where nothing was tuned and nothing is said
+SAMPLER, STEPS = "flow-2pc", 10  # what samples where nothing was tuned and nothing is said
 LAST = "last.json"
 """The file that names the budget tuned last."""
 M = TypeVar("M", bound=BaseModel)
