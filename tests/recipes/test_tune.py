@@ -14,7 +14,7 @@ from osmotic.recipes import search, tune
 from osmotic.recipes.search import Counted, Search, solvers, steps_within
 from osmotic.samplers import CATALOG
 from osmotic.schedules import VE
-from osmotic.times import Karras, Span
+from osmotic.times import Karras, LogSNR, Span
 from osmotic.training.errors import RunError
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Recipe
