@@ -113,17 +113,17 @@ class NeuralDenoiser(Denoiser):
             raise ValueError(
                 "This model has no flow map, so it cannot aim at a time s; sample it with a solver such as 'ddim'."
             )
-        reading = self._reading(t, x.device)
-        y = self._call(x, reading, cond)
+        y = self._call(x, reading := self._reading(t, x.device), cond)
         if not self.learned_variance:
             return Estimate.of(x, y, reading.x0, reading.eps)
         y, fraction = y.chunk(2, dim=1)
         return Estimate.of(x, y, reading.x0, reading.eps, (fraction + 1) / 2)
 
     def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
-        noisy = [level for level in levels if self.schedule.scalars(level)[1] > 0]
+        pairs = [self.schedule.scalars(level) for level in levels]
+        noisy = [level for level, pair in zip(levels, pairs, strict=True) if pair[1] > 0]
         times = torch.tensor([level.item() for level in noisy], dtype=torch.float64)
-        alpha, sigma = self.schedule(times)
+        alpha, sigma = torch.tensor([pair for pair in pairs if pair[1] > 0], dtype=torch.float64).unbind(1)
         (p, q), (r, s) = (
             [column.tolist() for column in pair]  # type: ignore[union-attr]
             for pair in inverse((alpha, sigma), self.target(self.schedule, times))

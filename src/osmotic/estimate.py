@@ -60,20 +60,16 @@ def gather(x: Tensor, keep: float, terms: Iterable[tuple[Estimate, float, float]
         keep: its coefficient.
         terms: (estimate, a, b), with the coefficients of its x0 and eps.
     """
-    tensors: list[Tensor] = [x]
-    numbers: list[Number] = [keep]
+    rest: list[tuple[Tensor, Number]] = []
     for estimate, a, b in terms:
         u, v, p, q = estimate.row(a, b)
-        for tensor, number in ((u, p), (v, q)):
-            for i, seen in enumerate(tensors):
-                if seen is tensor:
-                    numbers[i] = numbers[i] + number
-                    break
-            else:
-                tensors.append(tensor)
-                numbers.append(number)
-    total: Tensor | None = None
-    for tensor, number in zip(tensors, numbers, strict=True):
+        if u is x:
+            keep = keep + p  # type: ignore[assignment]
+        else:
+            rest.append((u, p))
+        rest.append((v, q))
+    total = x * keep if keep != 0 else None
+    for tensor, number in rest:
         if number != 0:
             total = tensor * number if total is None else torch.add(total, tensor, alpha=number)  # type: ignore[arg-type]
     return torch.zeros_like(x) if total is None else total
@@ -130,7 +126,10 @@ class Estimate:
     def at(self, alpha: Number, sigma: Number) -> Tensor:
         """``alpha x0 + sigma eps``: the estimated point of the path at another level, or any other combination."""
         (p, q), (r, s) = self._x0, self._eps
-        return combine(self._u, self._v, alpha * p + sigma * r, alpha * q + sigma * s)
+        a, b = alpha * p + sigma * r, alpha * q + sigma * s
+        if type(a) is float and type(b) is float and a and b:  # a sampling loop's usual case, without a further call
+            return torch.add(self._v * b, self._u, alpha=a)
+        return combine(self._u, self._v, a, b)
 
     def lerp(self, other: Estimate, weight: Number) -> Estimate:
         """``self + weight (other - self)``: guidance; weight 0 is self, 1 is other, above 1 extrapolates.

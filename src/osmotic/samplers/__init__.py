@@ -7,6 +7,7 @@ order it declares, its marginals and its independence of the batch.
 from collections.abc import Callable
 
 from osmotic.samplers.adaptive import RK45
+from osmotic.samplers.adaptive_dpm import DPMSolverAdaptive
 from osmotic.samplers.base import Sampler, prepare, prior, sample, trajectory
 from osmotic.samplers.corrector import LevelRatio, NormRatio, PredictorCorrector
 from osmotic.samplers.flow import Euler, Heun, Midpoint
@@ -65,6 +66,8 @@ CATALOG: dict[str, Callable[[], Sampler]] = {
     "dpm-solver-2": lambda: dpm_solver(2),
     "dpm-solver-3": lambda: dpm_solver(3),
     "dpm-solver-fast": DPMSolverFast,
+    "dpm-solver-12": lambda: DPMSolverAdaptive(2),
+    "dpm-solver-23": DPMSolverAdaptive,
     "dpmpp-2s": lambda: dpm_solver_pp(2),
     "dpmpp-3s": lambda: dpm_solver_pp(3),
     "dpmpp-2m": DPMSolverPP2M,
@@ -103,6 +106,7 @@ __all__ = [
     "RK4",
     "RK45",
     "Adams",
+    "DPMSolverAdaptive",
     "DPMSolverFast",
     "DPMSolverPP2M",
     "DPMSolverPP3MPublished",

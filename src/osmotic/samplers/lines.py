@@ -190,7 +190,7 @@ class Flow(Line):
         first, last = schedule.scalars(t), schedule.scalars(s)
         start, scale = angle(first), math.hypot(*last)
         turn = 1j * cmath.exp(1j * start) * scale
-        both = [turn * _turned(m, angle(last) - start) for m in range(count)]
+        both = [turn * moment for moment in _turned(count, angle(last) - start)]
         return [[z.real for z in both], [z.imag for z in both]]
 
     def between(self, schedule: Schedule, t: Level, s: Level, share: float) -> Level:
@@ -198,13 +198,20 @@ class Flow(Line):
         return at_log_snr(schedule, -math.log(math.tan(first + share * (last - first))))
 
 
-def _turned(m: int, d: float) -> complex:
-    """``int_0^d u^m / m! e^{iu} du`` by its series; |d| is at most pi / 2."""
-    term, total = complex(d ** (m + 1) / math.factorial(m)), 0j
-    for j in range(28):
-        total += term / (m + 1 + j)
-        term *= 1j * d / (j + 1)
-    return total
+def _turned(count: int, d: float) -> list[complex]:
+    """``int_0^d u^m / m! e^{iu} du`` for m = 0 .. count - 1, by its series in d; |d| is at most pi / 2."""
+    found, z = [], 1j * d
+    first = 0 if abs(d) > 0.5 else 10  # a short step needs fewer terms
+    for m in range(count):
+        total = 0j
+        for coefficient in SERIES[m][first:]:
+            total = total * z + coefficient
+        found.append(total * d ** (m + 1))
+    return found
+
+
+# 1 / (m! j! (m + 1 + j)), highest j first: (pi / 2)^24 / 24! is below rounding.
+SERIES = [[1 / (math.factorial(m) * math.factorial(j) * (m + 1 + j)) for j in reversed(range(24))] for m in range(8)]
 
 
 def angle(pair: Scalars) -> float:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from osmotic.denoiser import Denoiser
-from osmotic.estimate import gather
+from osmotic.estimate import Estimate, gather
 from osmotic.levels import Level
 from osmotic.noise import Generators
 from osmotic.samplers.adams import phi, weights
@@ -128,64 +128,94 @@ class Adams(Sampler):
         return join(past.x, line.keep(schedule.scalars(before), schedule.scalars(new.level)), line, rows, seen)
 
 
-class DPMSolverPP2M(Adams):
+class Before(NamedTuple):
+    """What the previous step of :class:`DPMSolverPP2M` saw, and its length in half log-SNR."""
+
+    seen: Seen
+    h: float
+
+
+class DPMSolverPP2M(Sampler):
     """DPM-Solver++(2M) as published: the deterministic jump with x0 extrapolated in log-SNR (Lu et al. 2022, arXiv
     2211.01095).
 
     ``x_s = (sigma_s / sigma_t) x + alpha_s (1 - exp(-h)) D`` with ``D = x0 + (x0 - x0_previous) h / (2 h_previous)``:
     of second order like ``Adams(DataLogSNR(), 2)``, with half the error constant on smooth problems. A step more than
-    ``longest`` times its predecessor is taken at first order; the jump to sigma = 0 goes by :class:`NoiseRho`.
+    ``longest`` times its predecessor is taken at first order; the jump to sigma = 0 goes by
+    :class:`~osmotic.samplers.lines.NoiseRho`.
 
     Args:
         longest: the largest ratio h / h_previous that is extrapolated over, positive.
     """
 
+    order = 2
+
     def __init__(self, longest: float = 3.0) -> None:
         if not longest > 0:
             raise ValueError(f"DPMSolverPP2M's longest ratio is positive; got {longest}.")
-        super().__init__(DataLogSNR(), 2)
-        self.longest = longest
+        self.longest, self._landing = longest, Adams(TO_ZERO, 2)
 
-    def advance(self, schedule: Schedule, x: Tensor, s: Level, seen: tuple[Seen, ...]) -> tuple[Tensor, int]:
-        pairs = [schedule.scalars(level) for level in (s, *(each.level for each in seen))]
-        h = half_log_snr_step(pairs[1], pairs[0])
-        before = half_log_snr_step(pairs[2], pairs[1]) if len(seen) > 1 else math.inf
-        if math.isinf(h):
-            return super().advance(schedule, x, s, seen)
-        (alpha_s, sigma_s), (alpha_t, sigma_t) = pairs[:2]
+    def step(
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        t: Tensor,
+        s: Tensor,
+        cond: object = None,
+        state: Before | None = None,
+        generator: Generators = None,
+    ) -> tuple[Tensor, State]:
+        schedule = denoiser.schedule
+        t_pair, s_pair = schedule.scalars(t), schedule.scalars(s)
+        estimate: Estimate = denoiser(x, t, cond)
+        h = half_log_snr_step(t_pair, s_pair)
+        past = Before(Seen(as_level(t), estimate), h)
+        if s_pair[1] == 0:
+            seen = (past.seen,) if state is None else (past.seen, state.seen)
+            return self._landing.advance(schedule, x, as_level(s), seen)[0], past
         # alpha_s - alpha_t sigma_s / sigma_t = alpha_s (1 - exp(-h)), also where alpha_t = 0.
-        keep = sigma_s / sigma_t
-        total = alpha_s - alpha_t * keep
-        extra = total * h / (2 * before) if h <= self.longest * before else 0.0
-        terms = [(seen[0].estimate, total + extra, 0.0)]
-        if extra:
-            terms.append((seen[1].estimate, -extra, 0.0))
-        return gather(x, keep, terms), len(terms)
+        keep = s_pair[1] / t_pair[1]
+        total = s_pair[0] - t_pair[0] * keep
+        if state is None or not 0 < h <= self.longest * state.h < math.inf:
+            return gather(x, keep, ((estimate, total, 0.0),)), past
+        extra = total * h / (2 * state.h)
+        return gather(x, keep, ((estimate, total + extra, 0.0), (state.seen.estimate, -extra, 0.0))), past
 
 
-class DPMSolverPP3MPublished(DPMSolverPP2M):
+class DPMSolverPP3MPublished(Adams):
     """DPM-Solver++(3M) as the paper's code and its copies have it: of second order in spite of its name.
 
     The published combination drops a factor of 2 in front of the second divided difference (Lu et al. 2022, arXiv
     2211.01095, multistep form); measured order 2.0. Only for comparison with other software: ``Adams(DataLogSNR(),
-    3)`` is the third-order method.
+    3)`` is the third-order method. It starts with steps of DDIM and 2M; the jump to sigma = 0 is Adams'.
     """
 
-    def __init__(self, longest: float = 3.0) -> None:
-        super().__init__(longest)
-        self.steps = 3
+    def __init__(self) -> None:
+        super().__init__(DataLogSNR(), 3)
+        self.order = 2
 
     def advance(self, schedule: Schedule, x: Tensor, s: Level, seen: tuple[Seen, ...]) -> tuple[Tensor, int]:
-        lambdas = [DataLogSNR().node(schedule, level) for level in (s, *(each.level for each in seen))]
+        lambdas = [self.line.node(schedule, level) for level in (s, *(each.level for each in seen))]
+        if not all(map(math.isfinite, lambdas)):
+            return super().advance(schedule, x, s, seen)[0], self.steps
         h, *lengths = (a - b for a, b in itertools.pairwise(lambdas))
-        if len(seen) < 3 or not all(map(math.isfinite, lambdas)) or h > self.longest * lengths[0]:
-            return super().advance(schedule, x, s, seen[:2])
-        r0, r1 = lengths[0] / h, lengths[1] / h
-        first, second = [1 / r0, -1 / r0, 0.0], [0.0, 1 / r1, -1 / r1]
-        d1 = [a + r0 / (r0 + r1) * (a - b) for a, b in zip(first, second, strict=True)]
-        d2 = [(a - b) / (r0 + r1) for a, b in zip(first, second, strict=True)]
         alpha = schedule.scalars(s)[0]
-        c = [alpha * h * phi(k, -h) for k in (1, 2, 3)]
-        w = [c[0] * (j == 0) + c[1] * d1[j] + c[2] * d2[j] for j in range(3)]
-        keep = DataLogSNR().keep(schedule.scalars(seen[0].level), schedule.scalars(s))
-        return join(x, keep, self.line, [w], seen), 3
+        w = [[alpha * n for n in _published(h, lengths)]]
+        keep = self.line.keep(schedule.scalars(seen[0].level), schedule.scalars(s))
+        # Its start is not lifted by a correction, so it counts as of full order.
+        return join(x, keep, self.line, w, seen), self.steps
+
+
+def _published(h: float, lengths: list[float]) -> list[float]:
+    """The published weights over the last one, two or three estimates, for a step h after steps of these lengths."""
+    c = [h * phi(k, -h) for k in (1, 2, 3)]
+    if not lengths:
+        return c[:1]
+    r0 = lengths[0] / h
+    if len(lengths) == 1:
+        return [c[0] * (1 + 1 / (2 * r0)), -c[0] / (2 * r0)]
+    r1 = lengths[1] / h
+    first, second = (1 / r0, -1 / r0, 0.0), (0.0, 1 / r1, -1 / r1)
+    d1 = [a + r0 / (r0 + r1) * (a - b) for a, b in zip(first, second, strict=True)]
+    d2 = [(a - b) / (r0 + r1) for a, b in zip(first, second, strict=True)]
+    return [c[0] * (j == 0) + c[1] * d1[j] + c[2] * d2[j] for j in range(3)]

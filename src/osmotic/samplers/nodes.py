@@ -26,7 +26,9 @@ def join(x: Tensor, keep: float, line: Line, rows: list[list[float]], seen: Sequ
     """``keep x + sum over rows and nodes of w_j row_j``."""
     terms = []
     for j, each in zip(range(len(rows[0])), seen, strict=False):
-        a, b = (sum(w[j] * row[i] for w, row in zip(rows, line.rows, strict=True)) for i in (0, 1))
+        a = b = 0.0
+        for w, (of_x0, of_eps) in zip(rows, line.rows, strict=True):
+            a, b = a + w[j] * of_x0, b + w[j] * of_eps
         terms.append((each.estimate, a, b))
     return gather(x, keep, terms)
 

@@ -66,6 +66,8 @@ Sampler = Literal[
     "dpm-solver-2",
     "dpm-solver-3",
     "dpm-solver-fast",
+    "dpm-solver-12",
+    "dpm-solver-23",
     "dpmpp-2s",
     "dpmpp-3s",
     "dpmpp-2m",
