@@ -113,7 +113,10 @@ class NeuralDenoiser(Denoiser):
             raise ValueError(
                 "This model has no flow map, so it cannot aim at a time s; sample it with a solver such as 'ddim'."
             )
-        y = self._call(x, reading := self._reading(t, x.device), cond)
+        reading = t.memo.get(self) if type(t) is Level else None  # in the sampling loop nothing but a look-up
+        if reading is None:
+            reading = self._reading(t, x.device)
+        y = self._call(x, reading, cond)
         if not self.learned_variance:
             return Estimate.of(x, y, reading.x0, reading.eps)
         y, fraction = y.chunk(2, dim=1)
@@ -130,7 +133,7 @@ class NeuralDenoiser(Denoiser):
         )
         scales = self._scale(alpha, sigma)
         every = scales.tolist() if isinstance(scales, Tensor) else [scales] * len(noisy)
-        clocks = self.clock(self.schedule, times).to(device, torch.float32).unbind()
+        clocks = self.clock(self.schedule, times).to(device, torch.float32).unsqueeze(1).unbind()
         readings = map(_Reading, zip(p, q, strict=True), zip(r, s, strict=True), every, clocks)
         for level, reading in zip(noisy, readings, strict=True):
             level.memo[self] = reading
@@ -140,7 +143,9 @@ class NeuralDenoiser(Denoiser):
         return self._call(x, self._reading(t, x.device), cond)
 
     def _call(self, x: Tensor, reading: _Reading, cond: object) -> Tensor:
-        scale, clock = reading.scale, reading.clock.expand(x.shape[0])
+        scale, clock = reading.scale, reading.clock
+        if x.shape[0] != 1:
+            clock = clock.expand(x.shape[0])
         seen = x if type(scale) is float and scale == 1 else x * like(x, scale)[0]
         if self.autocast is None:
             y: Tensor = self.network(seen, clock, cond)
@@ -150,16 +155,14 @@ class NeuralDenoiser(Denoiser):
         return y.to(x.dtype)  # lower precision ends at this door
 
     def _reading(self, t: Tensor, device: torch.device) -> _Reading:
-        if type(t) is Level and self in t.memo:  # the sampling loop's own: nothing but a look-up
-            found: _Reading = t.memo[self]
-            return found
         t = as_time(t)
         return once(t, self, lambda: self._read(t, device))
 
     def _read(self, t: Tensor, device: torch.device) -> _Reading:
         alpha, sigma = self.schedule.numbers(t)
         x0, eps = inverse((alpha, sigma), self.target.numbers(self.schedule, t))
-        return _Reading(x0, eps, self._scale(alpha, sigma), self.clock(self.schedule, t).to(device, torch.float32))
+        clock = self.clock(self.schedule, t).to(device, torch.float32).reshape(-1)
+        return _Reading(x0, eps, self._scale(alpha, sigma), clock)
 
     def _scale(self, alpha: Number, sigma: Number) -> Number:
         if self.sigma_data is None:
