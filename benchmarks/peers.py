@@ -3,7 +3,8 @@ diffusers`)
 
 Two Gaussian mixtures with exact denoisers, DDPM's linear and latent diffusion's scaled linear betas, the same starting
 noise, the same number of evaluations, RMS distance to the exact flow at sigma = 0. Each scheduler of diffusers is told
-its own noise level exactly, on each of its own grids; the best of all of them is shown.
+its own noise level exactly, on each of its own grids; the best of all of them is shown. osmotic's grid knows the scale
+of the data (`times.suggested`), which diffusers' have no way to be told.
 """
 
 import math
@@ -50,7 +51,7 @@ def schedulers(betas: dict):
     for order in (2, 3):
         for grid in grids:
             for final in ("zero", "sigma_min"):
-                name = f"{order} {next(iter(grid.values()))} {next(iter(grid))} {final}"
+                name = f"{order}, {_named(grid)} grid, to {final}"
                 yield (
                     f"UniPC {name}",
                     d.UniPCMultistepScheduler(**betas, solver_order=order, final_sigmas_type=final, **grid),
@@ -66,14 +67,20 @@ def schedulers(betas: dict):
                     )
         for final in ("zero", "sigma_min"):
             yield (
-                f"dpmsolver++ {order} lu {final}",
+                f"dpmsolver++ {order}, log-SNR grid, to {final}",
                 d.DPMSolverMultistepScheduler(
                     **betas, solver_order=order, use_lu_lambdas=True, final_sigmas_type=final
                 ),
             )
         for grid in grids[:4]:
-            name = f"{order} {next(iter(grid.values()))} {next(iter(grid))}"
+            name = f"{order}, {_named(grid)} grid"
             yield f"DEIS {name}", d.DEISMultistepScheduler(**betas, solver_order=order, **grid)
+
+
+def _named(grid: dict) -> str:
+    """A grid's setting in a word."""
+    ((key, value),) = grid.items()
+    return value if key == "timestep_spacing" else key.split("_")[1]
 
 
 def run(scheduler, oracle, x: torch.Tensor, steps: int) -> tuple[torch.Tensor, int]:

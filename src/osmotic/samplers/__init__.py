@@ -8,13 +8,16 @@ from collections.abc import Callable
 
 from osmotic.samplers.adaptive import RK45
 from osmotic.samplers.adaptive_dpm import DPMSolverAdaptive
+from osmotic.samplers.adaptive_sde import AdaptiveSDE
 from osmotic.samplers.base import Sampler, prepare, prior, sample, trajectory
 from osmotic.samplers.corrector import LevelRatio, NormRatio, PredictorCorrector
 from osmotic.samplers.flow import Euler, Heun, Midpoint
 from osmotic.samplers.jump import DDIM, DDPM, Gamma
+from osmotic.samplers.langevin import AnnealedLangevin, langevin
 from osmotic.samplers.lines import DataLogSNR, Flow, Line, NoiseLogSNR, NoiseRho, NoiseTime
 from osmotic.samplers.multistep import Adams, DPMSolverPP2M, DPMSolverPP3MPublished
 from osmotic.samplers.pseudo import PNDM
+from osmotic.samplers.restart import Interval, Restart
 from osmotic.samplers.runge_kutta import (
     EULER,
     HEUN,
@@ -87,6 +90,8 @@ CATALOG: dict[str, Callable[[], Sampler]] = {
     "euler-maruyama-time": NativeEulerMaruyama,
     "reverse-diffusion": ReverseDiffusion,
     "predictor-corrector": lambda: PredictorCorrector(rule=LevelRatio()),
+    "restart": lambda: Restart([Interval(0.14, 0.30, 2, 2)]),
+    "annealed-langevin": lambda: AnnealedLangevin(updates=20),
     "jump": Gamma,
     "consistency": lambda: Gamma(gamma=1.0),
 }
@@ -106,6 +111,8 @@ __all__ = [
     "RK4",
     "RK45",
     "Adams",
+    "AdaptiveSDE",
+    "AnnealedLangevin",
     "DPMSolverAdaptive",
     "DPMSolverFast",
     "DPMSolverPP2M",
@@ -120,6 +127,7 @@ __all__ = [
     "InLogSNR",
     "InRho",
     "InTime",
+    "Interval",
     "LevelRatio",
     "Line",
     "Midpoint",
@@ -130,6 +138,7 @@ __all__ = [
     "NormRatio",
     "Picture",
     "PredictorCorrector",
+    "Restart",
     "ReverseDiffusion",
     "RungeKutta",
     "SDEAdams",
@@ -138,6 +147,7 @@ __all__ = [
     "Tableau",
     "dpm_solver",
     "dpm_solver_pp",
+    "langevin",
     "prepare",
     "prior",
     "res",

@@ -57,7 +57,7 @@ class Restart(Sampler):
             which silently makes it a deterministic loop.)
 
     Attributes:
-        order: the solver's, where the steps of the intervals grow with those of the grid.
+        order: 0: the solver's only where the steps of the intervals are made to grow with those of the grid.
     """
 
     stochastic = True
@@ -73,7 +73,7 @@ class Restart(Sampler):
                 f"Restart needs at least one interval and positive noise; got {len(intervals)} and {noise}."
             )
         self.intervals = sorted(intervals, key=lambda interval: -interval.lowest)
-        self.noise, self.order = noise, self.solver.order
+        self.noise, self.order = noise, 0
         self.evaluations = self.solver.evaluations
 
     def step(

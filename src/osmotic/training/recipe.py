@@ -87,6 +87,8 @@ Sampler = Literal[
     "euler-maruyama-time",
     "reverse-diffusion",
     "predictor-corrector",
+    "restart",
+    "annealed-langevin",
     "jump",
     "consistency",
 ]
