@@ -1,11 +1,14 @@
 """DPM-Solver-12 and -23: a step is the fixed solver's, errors follow the tolerance, samples are alone."""
 
+import math
+
 import pytest
 import torch
 from tests.core.test_samplers import Watching, by_log_snr, draws, flow_by_scipy, mixture
 
-from osmotic.samplers import CATALOG, DPMSolverAdaptive, dpm_solver, sample
-from osmotic.schedules import VP, Rectified
+from osmotic.estimate import Estimate
+from osmotic.samplers import CATALOG, RK45, DPMSolverAdaptive, dpm_solver, prior, sample
+from osmotic.schedules import VP, Cosine, Rectified
 
 
 @pytest.mark.parametrize("order", [2, 3])
@@ -49,3 +52,27 @@ def test_it_gives_up_in_a_sentence():
     for wrong in ({"order": 4}, {"absolute": 0.0}, {"last": -1.0}):
         with pytest.raises(ValueError, match="got"):
             DPMSolverAdaptive(**wrong)
+
+
+@pytest.mark.parametrize("path", [VP, Rectified, Cosine])
+@pytest.mark.parametrize("order", [2, 3])
+def test_one_step_from_noise_to_data_meets_the_tolerance(order, path):
+    """Also where there is no signal at the start, against RK45 at a tolerance far below."""
+    oracle, grid = mixture(path()), torch.tensor([1.0, 0.0], dtype=torch.float64)
+    x = prior(oracle, (8, 2), torch.Generator().manual_seed(3)).double()
+    truth = sample(RK45(1e-9, 1e-9), oracle, x, grid)
+    for tolerance, limit in [(1e-3, 3e-2), (1e-5, 6e-4)]:
+        out = sample(DPMSolverAdaptive(order, tolerance, tolerance, last=1e-4), oracle, x, grid)
+        assert float((out - truth).abs().max()) < limit
+
+
+def test_a_broken_denoiser_is_said_at_once():
+    class Broken(Watching):
+        def forward(self, x, t, cond=None, s=None):
+            self.calls += 1
+            return Estimate(x, x * math.nan)
+
+    broken = Broken(mixture(VP()))
+    with pytest.raises(ValueError, match="not finite"):
+        sample(DPMSolverAdaptive(), broken, draws(2, 2), torch.tensor([1.0, 0.0], dtype=torch.float64))
+    assert broken.calls <= 3

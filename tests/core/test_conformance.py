@@ -7,6 +7,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from scipy import integrate
 from tests.core.test_samplers import by_log_snr, draws, flow_by_scipy, gaussian, law, mixture, slopes
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -74,6 +75,88 @@ def test_measured_order_is_the_declared_one(name, problems):
             assert slopes(errors)[0] == pytest.approx(sampler.order, abs=0.15), where
 
 
+def from_noise(name: str, problems: list) -> list[float]:
+    """Measured orders on the default grid from t = 1 to exactly 0: the mean slope over two doublings."""
+    found = []
+    for oracle, x, truth in problems:
+        errors = [
+            float((sample(CATALOG[name](), oracle, x, times.Span()(oracle.schedule, n)) - truth).square().mean().sqrt())
+            for n in ((40, 160) if CATALOG[name]().evaluations > 3 else (80, 320))
+        ]
+        found.append(float(slopes(errors)[0]) / 2)
+    return found
+
+
+def flow_in_the_angle(oracle, x: torch.Tensor) -> torch.Tensor:
+    """From t = 1 to the data by SciPy: ``du/dphi = cos(phi) eps - sin(phi) x0``, ``u = x / hypot(alpha, sigma)``."""
+    schedule = oracle.schedule
+
+    def at(phi: float) -> tuple[torch.Tensor, float]:
+        t = schedule.time(torch.tensor(-2 * math.log(math.tan(phi)), dtype=torch.float64))
+        return t, math.hypot(*(float(v) for v in schedule(t)))
+
+    def rate(phi: float, u: np.ndarray) -> np.ndarray:
+        t, scale = at(phi)
+        estimate = oracle(scale * torch.from_numpy(u).reshape(x.shape), t)
+        return (math.cos(phi) * estimate.eps - math.sin(phi) * estimate.x0).flatten().numpy()
+
+    alpha, sigma = (float(v) for v in schedule(1.0))
+    start = (x / math.hypot(alpha, sigma)).flatten().numpy()
+    span = (math.atan2(sigma, alpha), 1e-8)
+    u = torch.from_numpy(integrate.solve_ivp(rate, span, start, "DOP853", rtol=1e-13, atol=1e-14).y[:, -1])
+    t, scale = at(span[1])
+    return oracle(scale * u.reshape(x.shape), t).x0
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """(oracle, x at t = 1, truth at the data) on two paths, of which one starts without any signal."""
+    made = []
+    for make in PATHS.values():
+        oracle = second(make())
+        x = samplers.prior(oracle, (8, 2), torch.Generator().manual_seed(2)).double()
+        made.append((oracle, x, flow_in_the_angle(oracle, x)))
+    return made
+
+
+@pytest.mark.parametrize("name", ODE)
+def test_order_on_the_default_grid_from_pure_noise_is_the_declared_one(name, whole):
+    declared = CATALOG[name]().order_from_noise
+    for measured in from_noise(name, whole):
+        if declared == CATALOG[name]().order and name.startswith(("flow", "ddim", "euler", "heun", "rk4")):
+            assert measured == pytest.approx(declared, abs=0.15)
+        else:
+            assert measured > declared - 0.3  # order 2 up to a logarithm, or better
+
+
+@pytest.mark.parametrize("path", list(PATHS))
+@pytest.mark.parametrize("tau", [0.3, 0.6, 2.0])
+@pytest.mark.parametrize("correct", [False, True])
+def test_weak_order_holds_at_any_noise_level(tau, correct, path):
+    errors = []
+    for n in (192, 384):
+        oracle = gaussian(PATHS[path]())
+        grid = by_log_snr(oracle.schedule, n, -3, 3)
+        alpha, sigma = (float(v) for v in oracle.schedule(grid[-1]))
+        found = variance_of(samplers.SDEAdams(2, tau, correct), oracle, grid)
+        errors.append(abs(found - (alpha**2 * 0.3 + sigma**2)))
+    assert slopes(errors)[0] > 1.8
+    assert errors[-1] < 1e-3 * 0.3
+
+
+@pytest.mark.parametrize("tau", [0.3, 1.0])
+def test_stochastic_solvers_keep_the_law_from_pure_noise(tau):
+    """From alpha = 0, on many steps: the variance of the data, exactly computed."""
+    oracle = gaussian(Rectified())
+    for sampler in (samplers.SDEAdams(1, tau), samplers.SDEAdams(2, tau), samplers.SDEAdams(2, tau, True)):
+        assert variance_of(sampler, oracle, times.Span()(Rectified(), 400)) == pytest.approx(0.3, rel=0.02)
+
+
+def test_noise_free_sde_solvers_are_refused():
+    with pytest.raises(ValueError, match="tau = 0 is Adams"):
+        samplers.SDEAdams(2, tau=0.0)
+
+
 @pytest.mark.parametrize("path", list(PATHS))
 @pytest.mark.parametrize("name", SDE)
 def test_measured_weak_order_is_the_declared_one(name, path):
@@ -98,7 +181,7 @@ def variance_of(sampler, oracle, grid: torch.Tensor) -> float:
     alpha, sigma = (float(v) for v in oracle.schedule(grid[0]))
     deviation = math.sqrt(alpha**2 * float(oracle.variances) + sigma**2)
     mean = alpha * float(oracle.mean)
-    draws_made = 8 * steps + 2
+    draws_made = (8 + sampler.evaluations) * steps + 2
     x = torch.full((draws_made, 1), mean, dtype=torch.float64)
     x[1] += deviation
     source = _OneAtATime(draws_made)
@@ -203,6 +286,44 @@ def test_the_multistep_engine_is_the_published_solvers():
             primitive = np.polyint(basis)
             y = y + a_s * (primitive(float(ss / a_s)) - primitive(past[0][0])) * eps
     assert torch.allclose(sample(Adams(NoiseRho(), 2), oracle, x, grid), y, atol=1e-10)
+
+
+def jumpy(schedule) -> torch.Tensor:
+    """An even grid in log-SNR whose last step is five times its predecessor."""
+    return schedule.time(2 * torch.tensor([-1.0, -0.8, -0.6, -0.4, 0.6], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("high", "low"), [("res-2m", "ddim"), ("dpmpp-2m", "ddim"), ("flow-2m", "ddim"), ("deis-log-rho-2", "ddim")]
+)
+def test_a_step_too_long_for_its_past_is_taken_at_a_lower_order(high, low):
+    """The rule is the ratio of steps: after even steps one of five times the length is the first-order one."""
+    oracle, x, grid = mixture(VP()), draws(3, 2), jumpy(VP())
+    before = sample(CATALOG[high](), oracle, x, grid[:-1])
+    assert torch.allclose(
+        sample(CATALOG[high](), oracle, x, grid), sample(CATALOG[low](), oracle, before, grid[-2:]), atol=1e-12
+    )
+    even = by_log_snr(VP(), 4, -1.0, -0.2)
+    before = sample(CATALOG[high](), oracle, x, even[:-1])
+    assert not torch.allclose(
+        sample(CATALOG[high](), oracle, x, even), sample(CATALOG[low](), oracle, before, even[-2:]), atol=1e-6
+    )
+
+
+def test_a_third_order_method_falls_to_what_the_ratio_bears():
+    """Cancellation of plain extrapolation, written out: with ratio r two nodes cost 1 + r, and growth 4 allows r <=
+    3.
+    """
+    adams = Adams(DataLogSNR(), 3)
+    for ratio, kept in [(1.0, 3), (2.0, 3), (5.0, 2)]:
+        nodes = [0.0, -1.0, -2.0]
+        costs = {}
+        for k in (2, 3):
+            w = np.linalg.solve(np.vander(nodes[:k], increasing=True).T, [ratio ** (m + 1) / (m + 1) for m in range(k)])
+            costs[k] = float(np.abs(w).sum() / ratio)
+        expected = max([1, *(k for k in (2, 3) if costs[k] <= 4.0 ** (k - 1))])
+        assert adams.bearable(nodes, ratio) == expected
+        assert expected <= kept
 
 
 @pytest.mark.parametrize("name", ["flow-2pc", "dpmpp-2m", "dpmpp-3m", "unipc-2", "lms-4", "deis-log-rho-3"])
@@ -386,6 +507,60 @@ def test_a_pure_flow_map_jumps():
     oracle = gaussian(VP())
     out = sample(Gamma(), PureMap(oracle), draws(4, 1), times.Uniform()(VP(), 2))
     assert torch.allclose(out, oracle.flow(draws(4, 1), 1.0, 0.0), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("budget", "orders"),
+    [(1, (1,)), (2, (2,)), (3, (2, 1)), (6, (3, 2, 1)), (7, (3, 3, 1)), (8, (3, 3, 2)), (9, (3, 3, 2, 1))],
+)
+def test_dpm_solver_fast_spends_its_budget_on_the_published_orders(budget, orders):
+    sampler, calls = samplers.DPMSolverFast(budget), 0
+    assert (sampler.orders, sampler.steps) == (orders, len(orders))
+
+    class Counting(Denoiser):
+        def forward(self, x, t, cond=None, s=None):
+            nonlocal calls
+            calls += 1
+            return oracle(x, t)
+
+    oracle, counting = mixture(VP()), Counting()
+    counting.schedule = VP()
+    grid = by_log_snr(VP(), len(orders))
+    out, x = sample(sampler, counting, draws(2, 2), grid), draws(2, 2)
+    assert calls == budget
+    for order, t, s in zip(orders, grid[:-1], grid[1:], strict=True):
+        x, _ = samplers.dpm_solver(order).step(oracle, x, t, s)
+    assert torch.allclose(out, x, atol=1e-12)
+    with pytest.raises(ValueError, match="give it a grid of as many"):
+        sample(sampler, oracle, draws(2, 2), by_log_snr(VP(), len(orders) + 1))
+
+
+def test_plms_is_its_published_form():
+    """Written out: the Heun-like first step, then Adams-Bashforth's weights for equal steps inside DDIM's transfer."""
+    oracle, x, grid = mixture(VP()), draws(3, 2), torch.linspace(0.9, 0.3, 7, dtype=torch.float64)
+    rows = [[1], [1.5, -0.5], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24]]
+
+    def move(y, t, s, eps):
+        (at, st), (a_s, ss) = oracle.schedule(t), oracle.schedule(s)
+        return a_s / at * y + (ss - a_s / at * st) * eps
+
+    y, past = x, []
+    for t, s in itertools.pairwise(grid):
+        eps = oracle(y, t).eps
+        past = [eps, *past][:4]
+        if len(past) == 1:
+            y = move(y, t, s, (eps + oracle(move(y, t, s, eps), s).eps) / 2)
+        else:
+            y = move(y, t, s, sum(w * e for w, e in zip(rows[len(past) - 1], past, strict=True)))
+    assert torch.allclose(sample(CATALOG["plms"](), oracle, x, grid), y, atol=1e-12)
+
+
+def test_the_table_in_the_documents_has_every_sampler():
+    from pathlib import Path
+
+    text = (Path(__file__).parent.parent.parent / "docs" / "conformance.md").read_text()
+    rows = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")} - {"sampler"}
+    assert rows == {n for n in CATALOG if math.isfinite(CATALOG[n]().order)}
 
 
 def test_trajectory_holds_every_point_only_for_who_asks():

@@ -105,6 +105,34 @@ def test_two_steps_are_the_best_of_all_two_steps():
     assert branch.miss == pytest.approx(min(distances), rel=1e-9)
 
 
+@pytest.mark.parametrize("name", ["dpmpp-2m", "lms-3", "ddim"])
+def test_what_it_carries_is_the_solvers_own_run(name):
+    """The distance at the end is that of sampling along the path that was found, memory included."""
+    oracle = mixture("skew", VP())
+    teacher = times.Teacher.of(oracle, noise(oracle, 16, 3), levels=12)
+    branch = teacher.program(CATALOG[name](), 5)
+    ends = sample(CATALOG[name](), oracle, teacher.points[0], teacher.times[list(branch.path)])
+    assert branch.miss == pytest.approx(float(teacher.misses(ends).mean()), rel=1e-9)
+    assert torch.allclose(branch.x, ends, atol=1e-12)
+
+
+def test_the_teachers_levels_and_the_grid_follow_the_datas_scale():
+    """Everything in one unit: data ten times as large under noise ten times as large have the same grid, moved."""
+    law, path = mixture("two", Rectified()), Rectified()
+    large = GaussianMixture(path, 10 * law.means, 100 * 0.05)
+    teachers = [
+        times.Teacher.of(o, noise(o, 4, 0), scale=s, levels=10) for o, s in [(law, 1.0), (large, 10.0), (law, 0.3)]
+    ]
+    for teacher, scale in zip(teachers, (1.0, 10.0, 0.3), strict=True):
+        rho = torch.exp(-path.log_snr(teacher.times[1:-1]) / 2)
+        assert float(rho[0]) == pytest.approx(80 * scale)
+        assert float(rho[-1]) == pytest.approx(0.004 * scale)
+    how = {"shape": (32, 2), "levels": 12}
+    small = times.optimized(law, 4, generator=generator(4), **how).log_snr
+    found = times.optimized(large, 4, scale=10.0, generator=generator(4), **how).log_snr
+    assert found == pytest.approx([value - 2 * math.log(10) for value in small], abs=1e-6)
+
+
 class Counted(Denoiser):
     def __init__(self, denoiser):
         super().__init__()

@@ -260,7 +260,7 @@ class Watching(Denoiser):
 
 
 # Denoiser calls beyond steps times evaluations: a higher-order start, or a last step that must not look at sigma = 0.
-BESIDE = {"heun": -1, "lms-4": 2, "flow-3pc": 2, "unipc-3": 2, "plms": 1, "pndm": 9, "dpm-solver-fast": -2}
+BESIDE = {"heun": -1, "lms-4": 2, "flow-3pc": 2, "unipc-3": 2, "plms": 1, "pndm": 9, "dpm-solver-fast": -1}
 BESIDE |= {"restart": -1, "annealed-langevin": 1}
 BESIDE |= dict.fromkeys(["rk4", "rk4-rho", "rk4-log-snr", "rk4-time"], -1)
 
@@ -443,3 +443,33 @@ def test_preparing_a_grid_changes_nothing(target, path):
         for level in samplers.prepare(each, stops)[:-1]:
             for a, b in zip(each(x, level), each(x, torch.tensor(float(level), dtype=torch.float64)), strict=True):
                 assert torch.allclose(a, b, rtol=1e-5, atol=1e-5 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sampler": "heun"}, "A sampler is an object such as .*; got 'heun'"),
+        ({"sampler": CATALOG["heun"]}, "A sampler is an object"),
+        ({"denoiser": object()}, "for a loaded model model.denoiser; got object"),
+        ({"x": draws(2, 2).long()}, r"floating-point numbers; got a tensor of torch.int64, \(2, 2\)"),
+        ({"x": [[0.0, 0.0]]}, "floating-point numbers; got list"),
+        ({"times": [1.0, 0.5, 0.0]}, "A grid is a tensor of times.*got list"),
+    ],
+)
+def test_things_of_another_kind_are_named(wrong, message):
+    right = {"sampler": DDIM(), "denoiser": mixture(VP()), "x": draws(2, 2), "times": times.LogSNR()(VP(), 3)}
+    with pytest.raises(TypeError, match=message):
+        sample(**(right | wrong))
+
+
+def test_a_grid_in_single_precision_may_round_beyond_the_start():
+    """It is moved to the start; what lies clearly beyond it is refused."""
+    oracle = Rescheduled(mixture(VP()), Rectified())
+    start = oracle.start
+    assert start < 1
+    rounded = torch.tensor([start * (1 + 2e-7), 0.5, 0.0], dtype=torch.float64)
+    exact = torch.tensor([start, 0.5, 0.0], dtype=torch.float64)
+    x = draws(3, 2)
+    assert torch.equal(sample(Heun(), oracle, x, rounded), sample(Heun(), oracle, x, exact))
+    with pytest.raises(ValueError, match="noisier than this denoiser's start"):
+        sample(Heun(), oracle, x, torch.tensor([start + 1e-4, 0.5, 0.0], dtype=torch.float64))

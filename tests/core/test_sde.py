@@ -399,6 +399,73 @@ def test_adaptive_steps_are_per_sample_and_rejections_do_not_bias():
     assert max(spread) > 0
 
 
+def adaptive_by_hand(x, motion, lam, end, tau, absolute, relative, h):
+    """One sample of N(0.5, 0.3) data by the written algorithm, in half log-SNR and numpy; counts what is rejected."""
+
+    def noise(lam):
+        return 1 / math.sqrt(1 + math.exp(2 * lam))
+
+    def drift(u, lam):
+        c = noise(lam)
+        signal = math.sqrt(1 - c**2)
+        eps = c * (u - signal * 0.5) / (signal**2 * 0.3 + c**2)
+        return c**2 * u - (1 + tau**2) * c * eps
+
+    u, before, rejected = x, x, 0
+    while end - lam > 1e-8:
+        h = min(h, end - lam)
+        dw = math.sqrt(h) * motion.unit(x.shape, math.exp(2 * lam), math.exp(2 * (lam + h))).numpy()
+        k1 = h * drift(u, lam) + tau * math.sqrt(2) * noise(lam) * dw
+        k2 = h * drift(u + k1, lam + h) + tau * math.sqrt(2) * noise(lam + h) * dw
+        scale = np.maximum(absolute, relative * np.maximum(np.abs(u + k1), np.abs(before)))
+        error = math.sqrt(np.mean(((k2 - k1) / 2 / scale) ** 2))
+        if error <= 1:
+            u, before, lam = u + (k1 + k2) / 2, u + k1, lam + h
+        else:
+            rejected += 1
+        h *= 0.9 * error**-0.9
+    return u, rejected
+
+
+@pytest.mark.parametrize("tau", [0.4, 1.0, 1.7])
+def test_adaptive_is_its_written_algorithm(tau):
+    oracle, grid = gaussian(VP(), size=3), by_log_snr(VP(), 1, -3, 2)
+    x, rejected = normal((4, 3), generator(3), dtype=torch.float64), 0
+    sampler = AdaptiveSDE(absolute=1e-3, relative=0.1, tau=tau, first=1.0)
+    found = sample(sampler, oracle, x, grid, generator=Brownian(7, range(4)))
+    for i in range(4):
+        motion = Brownian(7, [i]).motions[0]
+        expected, again = adaptive_by_hand(x[i].numpy(), motion, -3.0, 2.0, tau, 1e-3, 0.1, 1.0)
+        rejected += again
+        # The clock of the noise is rounded to 1e-9 in log-SNR.
+        assert np.allclose(found[i], expected, atol=1e-5)
+    assert rejected > 4
+
+
+@pytest.mark.parametrize("tau", [0.5, 1.5])
+def test_adaptive_keeps_the_law_at_any_noise_level(tau):
+    oracle, n = gaussian(VP(), size=2500), 10_000
+    x = normal((4, 2500), generator(0), dtype=torch.float64)
+    grid = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    out = sample(AdaptiveSDE(0.03, 0.03, tau=tau), oracle, x, grid, generator=generator(1))
+    assert abs(float(out.var()) / 0.3 - 1) < 5 * math.sqrt(2 / n) + 0.01
+    assert abs(float(out.mean()) - 0.5) < 5 * math.sqrt(0.3 / n) + 0.01
+
+
+def test_adaptive_gives_the_same_bits_in_a_batch_of_any_size():
+    """37 is no multiple of a register's width: the tail of a vectorised function may round differently."""
+    oracle, grid = mixture(VP()), torch.tensor([1.0, 0.0], dtype=torch.float64)
+
+    def run(indices):
+        keyed = generators(3, indices)
+        x = normal((len(indices), 2), keyed, dtype=torch.float64)
+        return sample(AdaptiveSDE(0.05, 0.05), oracle, x, grid, generator=keyed)
+
+    together = run(range(37))
+    for i in (0, 17, 32, 33, 34, 35, 36):
+        assert torch.equal(run([i])[0], together[i])
+
+
 def test_adaptive_goes_between_any_levels_and_gives_up_in_words():
     oracle, x = gaussian(Rectified(), size=4), normal((2, 4), generator(0), dtype=torch.float64)
     grid = torch.tensor([1.0, 0.7, 0.699, 0.001, 0.0005, 0.0], dtype=torch.float64)

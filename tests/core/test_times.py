@@ -62,6 +62,7 @@ def test_phases_in_powers_of_time_and_quantiles_of_beta():
     assert np.allclose(times.TimePower(3.0)(VP(), 7)[:-1], u**3, rtol=1e-14)
     assert torch.equal(times.Quadratic()(VP(), 7, 0.6), times.TimePower(2.0)(VP(), 7, 0.6))
     assert np.allclose(times.Beta(0.6, 0.6)(VP(), 7, 0.5)[:-1], 0.5 * stats.beta.ppf(u, 0.6, 0.6), rtol=1e-9)
+    assert torch.equal(times.Beta()(VP(), 7), times.Beta(0.6, 0.6)(VP(), 7))  # the paper's
     assert np.allclose(times.Beta(1.0, 1.0)(VP(), 7)[:-1], u, rtol=1e-9)  # a flat law is uniform
 
 
@@ -85,8 +86,14 @@ def test_power_and_span_go_to_zero_without_a_last_level_to_jump_from():
     rho = 80 * times.Power(3.0)(VE(80.0), 12).numpy()
     assert np.allclose(rho, 80 * (1 - np.arange(13) / 12) ** 3, rtol=1e-9)
     rho = 80 * times.Span(0.1, 12.0)(VE(80.0), 12).numpy()
-    assert np.allclose(np.diff(np.arcsinh(rho / 0.1) - np.arcsinh(rho / 12), n=2), 0, atol=1e-9)
-    assert torch.isfinite(times.Span()(Rectified(), 12)).all()  # its start has no signal
+    g = 1 / (1 / rho[:-1] + 1 / 12)
+    assert np.allclose(np.diff(np.arcsinh(np.append(g, 0) / 0.1), n=2), 0, atol=1e-9)
+    # From pure noise every step shrinks in proportion to their number: the first in 1 / rho, the last in rho.
+    for n in (400, 800):
+        stops = times.Span(0.1, 4.0)(Rectified(), n).numpy()
+        rho = stops[1:-1] / (1 - stops[1:-1])
+        assert 1 / rho[0] == pytest.approx(np.arcsinh(40) / n * np.sqrt(1 + 40**-2) / 4, rel=0.02)
+        assert rho[-1] == pytest.approx(0.1 * np.arcsinh(40) / n, rel=0.02)
 
 
 def test_improved_ddpm_is_edms_table():
@@ -101,6 +108,38 @@ def test_improved_ddpm_is_edms_table():
     assert np.allclose(found, expected, rtol=1e-6)
     with pytest.raises(ValueError, match="992 levels"):
         times.ImprovedDDPM()(VE(float(expected[0])), 993)
+
+
+def test_the_published_tables_are_copied_right():
+    """Written down a second time, as differences of logarithms would not show one wrong digit."""
+    published = {
+        times.AYS_SD15: "14.615 6.475 3.861 2.697 1.886 1.396 .963 .652 .399 .152 .029",
+        times.AYS_SDXL: "14.615 6.315 3.771 2.181 1.342 .862 .555 .380 .234 .113 .029",
+        times.AYS_DEEPFLOYD: "160.41 8.081 3.315 1.885 1.207 .785 .553 .293 .186 .030 .006",
+        times.AYS_SVD: "700 54.5 15.886 7.977 4.248 1.789 .981 .403 .173 .034 .002",
+    }
+    assert len(published) == 4
+    for table, text in published.items():
+        assert table == tuple(float(word) for word in text.split())
+
+
+def test_the_suggested_grid_grows_with_the_data_and_the_root_of_their_size():
+    """All levels with the deviation; the noisy ones with the root of the positions, above a floor."""
+    path = Rectified()
+
+    def half(deviation, positions):
+        log_snr = path.log_snr(times.suggested(deviation, positions)(path, 16)[1:-1])
+        return torch.exp(-log_snr / 2).numpy()
+
+    for positions in (1, 1024):
+        assert np.allclose(half(3.0, positions), 3 * half(1.0, positions), rtol=1e-9)
+    a, b, c = (times.suggested(0.5, p) for p in (1, 4096, 4 * 4096))
+    assert c.coarse == pytest.approx(2 * b.coarse)
+    assert b.coarse > 2 * a.coarse
+    assert a.fine == b.fine == c.fine
+    assert times.suggested(0.5, 2).coarse == a.coarse
+    # Each noisy level of larger data is noisier.
+    assert (half(1.0, 4 * 4096) > half(1.0, 4096)).all()
 
 
 @pytest.mark.parametrize("table", [times.AYS_SD15, times.AYS_SDXL, times.AYS_DEEPFLOYD, times.AYS_SVD])

@@ -10,7 +10,7 @@ from phase_truth import PATHS, at, draws, flow_by_scipy, mixture, slopes
 from scipy import integrate
 from torch import nn
 
-from osmotic import oracles, phase, samplers, times
+from osmotic import inversion, likelihood, oracles, phase, samplers, times
 from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser
 from osmotic.guidance import ClassifierFree
@@ -226,6 +226,20 @@ def test_lifted_oracles_have_the_exact_score(name):
         assert torch.allclose(log_prob, truth, atol=1e-8)
 
 
+@pytest.mark.parametrize("base", [VP(), VE(400.0)])
+def test_a_lifted_oracle_of_another_path_has_the_same_density_and_data(base):
+    """The scale between the two paths counts in the density; the data are the same draws."""
+    means, path = 1.5 * draws(5, 2, seed=1), CLD()
+    direct, other = (Lifted(oracles.GaussianMixture(p, means, 0.15), path) for p in (path.channel, base))
+    u = phase.diffuse(path, direct.denoiser.sample(6, torch.Generator().manual_seed(1)), 0.4, generator=None)
+    for t in (0.05, 0.4, 0.9):
+        assert torch.allclose(direct.log_prob(u, t), other.log_prob(u, t), rtol=1e-7)
+    each = torch.tensor([0.05, 0.1, 0.2, 0.4, 0.6, 0.9], dtype=torch.float64)
+    assert torch.allclose(direct.log_prob(u, each), other.log_prob(u, each), rtol=1e-7)
+    a, b = (o.sample(4, torch.Generator().manual_seed(3)) for o in (direct, other))
+    assert torch.equal(a, b)
+
+
 def test_lifted_samples_are_the_data_with_velocities():
     path = CLD(mass=0.5, gamma=0.2)
     u = gaussian(path).sample(40_000, torch.Generator().manual_seed(0))[..., 0]
@@ -426,7 +440,29 @@ def test_wrong_use_is_refused_with_what_to_do():
             make()
     with pytest.raises(ValueError, match="no flow map"):
         mixture(CLD())(u, level, None, at(0.1))
-    # The core's Heun knows of sigma = 0 only; the refusal names the way out.
-    with pytest.raises(ValueError, match=r"use a sampler of osmotic\.phase"):
-        sample(samplers.Heun(), mixture(CLD()), u, uniform(1.0, 0.0, 3))
     assert isinstance(mixture(CLD()), nn.Module)
+
+
+@pytest.mark.parametrize("name", list(samplers.CATALOG))
+def test_what_needs_a_path_of_numbers_is_refused_before_it_starts(name):
+    """Every sampler of the core either runs on matrices or names what does."""
+    sampler, u = samplers.CATALOG[name](), draws(2, 2, 2)
+    if sampler.matrix_valued:
+        assert torch.isfinite(sample(sampler, mixture(CLD()), u, uniform(1.0, 0.0, 3))).all()
+    else:
+        with pytest.raises(ValueError, match=r"use a sampler of osmotic\.phase"):
+            sample(sampler, mixture(CLD()), u, uniform(1.0, 0.0, 3), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda oracle, u: samplers.prior(oracle, (2, 2)),
+        lambda oracle, u: likelihood.log_prob(oracle, u),
+        lambda oracle, u: inversion.encode(oracle, u),
+        lambda oracle, u: times.optimized(oracle, 3, shape=(2, 2)),
+    ],
+)
+def test_functions_of_ordinary_denoisers_refuse_lifted_ones(use):
+    with pytest.raises(ValueError, match="a path of two numbers"):
+        use(mixture(CLD()), draws(2, 2, 2))

@@ -47,6 +47,7 @@ class Lifted(Denoiser):
 
     def __init__(self, denoiser: Denoiser, path: PhasePath) -> None:
         super().__init__()
+        self.ordinary = denoiser
         self.denoiser = denoiser if denoiser.schedule is path.channel else Rescheduled(denoiser, path.channel)
         self.schedule, self.path = path, path
         self.start, self.diagonal = self.denoiser.start, denoiser.diagonal
@@ -71,16 +72,28 @@ class Lifted(Denoiser):
         The pair (what is seen of x0, the remainder ``b^T u`` with b orthogonal to a) is independent given x0, and the
         remainder is Gaussian.
         """
-        oracle = cast(Density, self.denoiser)
         (p, q), (b_x, b_v), variance = self._channel(t)
         (volume,) = like(u[:, 0].flatten(1), _log_abs(p * b_v - q * b_x) - 0.5 * _log_abs(2 * math.pi * variance))
         b_x, b_v, variance = like(u[:, 0], b_x, b_v, variance)
         square = (u[:, 0] * b_x + u[:, 1] * b_v) ** 2 / variance
-        return oracle.log_prob(self.seen(u, t), t) + (volume - 0.5 * square.flatten(1)).sum(1)
+        return self._log_seen(self.seen(u, t), t) + (volume - 0.5 * square.flatten(1)).sum(1)
+
+    def _log_seen(self, y: Tensor, t: Number) -> Tensor:
+        """The log-density of what is seen, ``(B,)``: a point of the channel, which is one of the denoiser's own path in
+        another scale.
+        """
+        own, oracle = self.ordinary.schedule, cast(Density, self.ordinary)
+        if own is self.path.channel:
+            return oracle.log_prob(y, t)
+        base = own.time(self.path.channel.log_snr(t))
+        size, base_size = (torch.hypot(*path(time)) for path, time in ((self.path.channel, t), (own, base)))
+        scale, volume = like(y, base_size / size)[0], like(y.flatten(1), (base_size / size).log())[0]
+        found: Tensor = oracle.log_prob(y * scale, base) + (volume * torch.ones_like(y.flatten(1))).sum(1)
+        return found
 
     def sample(self, n: int, generator: Generators = None) -> Tensor:
         """n exact samples of the data with velocities at t = 0, ``(n, 2, *S)``, if the denoiser inside can."""
-        return diffuse(self.path, cast(Density, self.denoiser).sample(n, generator), 0.0, generator)
+        return diffuse(self.path, cast(Density, self.ordinary).sample(n, generator), 0.0, generator)
 
     def _channel(self, t: Number) -> tuple[tuple[Number, Number], tuple[Number, Number], Number]:
         """What is seen as numbers on (x, v), the orthogonal remainder's, and the variance of the latter."""

@@ -19,6 +19,7 @@ class Euler(Sampler):
     """
 
     order = 1
+    matrix_valued = True
 
     def step(
         self,
@@ -41,6 +42,7 @@ class Heun(Sampler):
     """Euler, then the mean of the slopes at both ends; the last step lands by the estimate, without a second one."""
 
     order = 2
+    matrix_valued = True
     evaluations = 2
 
     def step(

@@ -37,6 +37,8 @@ class GDDIM(Sampler):
             more, for q up to 2. At s = 0 nothing can be evaluated, and the prediction stands.
     """
 
+    matrix_valued = True
+
     def __init__(self, order: int = 1, correct: bool = False) -> None:
         if order not in (1, 2, 3) or order + correct > 3:
             raise ValueError(f"gDDIM's order is 1, 2 or 3, and with its corrector 1 or 2; got {order}.")
@@ -81,6 +83,7 @@ class StochasticGDDIM(Sampler):
     """
 
     order = 1
+    matrix_valued = True
 
     def __init__(self, strength: float = 1.0) -> None:
         if not strength >= 0:

@@ -27,6 +27,7 @@ class PhasePath(Schedule):
         knee: a time scale below which the path behaves as it does at t -> 0, positive; quadratures are graded by it.
     """
 
+    matrix_valued = True
     knee: float = 0.1
 
     @abstractmethod

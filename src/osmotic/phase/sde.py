@@ -23,6 +23,7 @@ class EulerMaruyama(Sampler):
     """
 
     order = 1
+    matrix_valued = True
     stochastic = True
 
     def step(
@@ -61,6 +62,7 @@ class SSCS(Sampler):
     """
 
     order = 1
+    matrix_valued = True
     stochastic = True
 
     def step(

@@ -17,7 +17,7 @@ from osmotic.estimate import Estimate, like
 from osmotic.levels import as_time
 from osmotic.noise import Generators
 from osmotic.ode import MOST, integrate, rms
-from osmotic.samplers.base import Sampler, State
+from osmotic.samplers.base import Sampler, State, numeric
 from osmotic.schedules import Number, Schedule
 
 # The landing's ladder stops at this angle whatever its error is: there float32 has nothing to add.
@@ -42,7 +42,7 @@ class AngleFlow:
     """
 
     def __init__(self, denoiser: Denoiser, cond: object = None) -> None:
-        self.denoiser, self.cond = denoiser, cond
+        self.denoiser, self.cond = numeric(denoiser), cond
 
     def read(self, phi: Tensor, u: Tensor) -> tuple[Estimate, Number, Number]:
         """The estimate at angles ``(B,)`` in (0, pi/2] and points ``(B, *S)``, and the cosine and sine it belongs to.
@@ -64,19 +64,25 @@ class AngleFlow:
         return self.read(phi, u)[0].x0
 
 
-def angle(schedule: Schedule, t: Number) -> tuple[Tensor, Tensor]:
-    """``(atan2(sigma, alpha), hypot(alpha, sigma))`` at time t, float64 on the CPU, of t's shape."""
-    alpha, sigma = (as_time(v).to("cpu", torch.float64) for v in schedule.numbers(t))
+def polar(denoiser: Denoiser, t: Number) -> tuple[Tensor, Tensor]:
+    """``(atan2(sigma, alpha), hypot(alpha, sigma))`` of its path at time t, float64 on the CPU, of t's shape."""
+    alpha, sigma = (as_time(v).to("cpu", torch.float64) for v in numeric(denoiser).schedule.numbers(t))
     return torch.atan2(sigma, alpha), torch.hypot(alpha, sigma)
+
+
+def filled(values: Tensor) -> Tensor:
+    """Numbers ``(B,)`` with ones after them up to whole registers.
+
+    Vectorised exponentials may round the tail of a tensor differently; after this, what is made of a sample's number
+    has the same bits in every batch.
+    """
+    return torch.nn.functional.pad(values, (0, -len(values) % 64), value=1.0)
 
 
 def time(schedule: Schedule, phi: Tensor) -> Tensor:
     """The time at angles ``(B,)`` in (0, pi/2], where ``log_snr = -2 log tan(phi)``."""
-    # Vectorised exponentials may round the tail of a tensor differently: a full register makes a sample's time the
-    # same bits in every batch.
-    n = len(phi)
-    full = torch.nn.functional.pad(phi, (0, -n % 64), value=1.0)
-    return schedule.time(2 * (full.cos().log() - full.sin().log()))[:n]
+    full = filled(phi)
+    return schedule.time(2 * (full.cos().log() - full.sin().log()))[: len(phi)]
 
 
 class RK45(Sampler):
@@ -116,7 +122,7 @@ class RK45(Sampler):
         state: State = None,
         generator: Generators = None,
     ) -> tuple[Tensor, State]:
-        (here, length), (there, length_s) = angle(denoiser.schedule, t), angle(denoiser.schedule, s)
+        (here, length), (there, length_s) = polar(denoiser, t), polar(denoiser, s)
         here, there = here.expand(len(x)), there.expand(len(x))
         flow = AngleFlow(denoiser, cond)
         u = x / like(x, length)[0]

@@ -11,7 +11,8 @@ from osmotic.denoiser import Denoiser
 from osmotic.estimate import like
 from osmotic.noise import Generators
 from osmotic.samplers.base import Sampler, State
-from osmotic.samplers.lines import half_log_snr
+from osmotic.samplers.lines import at_log_snr, half_log_snr
+from osmotic.samplers.nodes import as_level
 from osmotic.schedules import Schedule
 
 
@@ -66,14 +67,25 @@ class DPMSolverAdaptive(Sampler):
         schedule = denoiser.schedule
         pairs = schedule.scalars(t), schedule.scalars(s)
         if pairs[0][0] == 0:
-            # No signal yet: nothing of x can be extrapolated, whatever the step.
-            return denoiser(x, t, cond).at(*pairs[1]), state
+            x, t = self._leave(denoiser, x, t, s, cond)
+            pairs = schedule.scalars(t), pairs[1]
         start, end = half_log_snr(pairs[0]), min(half_log_snr(pairs[1]), -math.log(self.last))
         if end > start:
             x, state = self._integrate(denoiser, x, start, end, cond, state)
         if pairs[1][1] == 0:
             x = denoiser(x, schedule.time(2 * max(start, end)), cond).at(1.0, 0.0)
         return x, state
+
+    def _leave(self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: object) -> tuple[Tensor, Tensor]:
+        """From alpha = 0 to the first level whose log-SNR is finite enough: a jump by an angle so small that its error,
+        of its square, is a hundredth of what is allowed.
+        """
+        schedule = denoiser.schedule
+        turn = 0.1 * math.sqrt(min(self.absolute, self.relative))
+        level = at_log_snr(schedule, math.log(math.tan(turn)))
+        if level.item() <= float(s):
+            level = as_level(s)
+        return denoiser(x, t, cond).at(*schedule.scalars(level)), level
 
     def _integrate(
         self, denoiser: Denoiser, x: Tensor, start: float, end: float, cond: object, state: Tensor | None
@@ -92,6 +104,10 @@ class DPMSolverAdaptive(Sampler):
             allowed = torch.maximum(low.abs(), before.abs()) * self.relative
             ratio = (high - low) / allowed.clamp(min=self.absolute)
             error = ratio.flatten(1).square().mean(1).sqrt().double().clamp(min=1e-10)
+            if not bool(torch.isfinite(error).all()):
+                raise ValueError(
+                    "The denoiser's estimate is not finite, so no step of DPMSolverAdaptive can be judged."
+                )
             kept = going & (error <= 1)
             wide = kept.reshape(kept.shape + (1,) * (x.ndim - 1))
             x, before = torch.where(wide, high, x), torch.where(wide, low, before)

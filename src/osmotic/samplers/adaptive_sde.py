@@ -12,7 +12,9 @@ from osmotic.brownian import Brownian, Motion
 from osmotic.denoiser import Denoiser
 from osmotic.estimate import Estimate, like
 from osmotic.noise import Generators
+from osmotic.samplers.adaptive import filled
 from osmotic.samplers.base import Sampler, State
+from osmotic.samplers.lines import half_log_snr
 
 
 @dataclass
@@ -36,7 +38,8 @@ class AdaptiveSDE(Sampler):
 
     A step reaches s with all samples; at sigma_s = 0 it goes to ``rho_min`` and ends with the estimate of x0 there.
     From alpha = 0 it starts by one jump to the level where all signal is below the absolute tolerance. Which samples
-    need how many evaluations is read on the host.
+    need how many evaluations is read on the host. A sample does not depend on its batch mates: to the last bit where
+    the denoiser gives the same bits in every batch, else to its rounding.
 
     Args:
         absolute: tolerance in units of u, for data of unit scale; the paper's 2/256 suits pictures in [-1, 1].
@@ -85,9 +88,9 @@ class AdaptiveSDE(Sampler):
         schedule = denoiser.schedule
         pair_t, pair_s = schedule.scalars(t), schedule.scalars(s)
         run = state or _Run(Brownian.of(generator, len(x)).motions, torch.full((len(x),), self.first).double())
-        lam, last = _half_log_snr(pair_t), -math.log(self.rho_min)
+        lam, last = half_log_snr(pair_t), -math.log(self.rho_min)
         # Cleaner than rho_min already, the estimate of x0 is made at t.
-        end = _half_log_snr(pair_s) if pair_s[1] > 0 else max(last, lam)
+        end = half_log_snr(pair_s) if pair_s[1] > 0 else max(last, lam)
         level = schedule.time(torch.tensor(2 * end, dtype=torch.float64)) if end - lam > _SHORTEST else t
         u = x / math.hypot(*pair_t)
         if math.isinf(lam):
@@ -123,7 +126,7 @@ class AdaptiveSDE(Sampler):
             k2 = self._move(denoiser, there, lam + h, h, cond, xi)
             scale = torch.maximum(there.abs(), before.abs()).mul(self.relative).clamp(min=self.absolute)
             error = ((k2 - k1) / (2 * scale)).flatten(1).square().mean(1).sqrt().to("cpu", torch.float64)
-            step = torch.where(active, 0.9 * h * error**-0.9, step)
+            step = torch.where(active, 0.9 * h * (filled(error) ** -0.9)[: len(u)], step)
             if not bool((step > _SHORTEST).all()):
                 raise ValueError(
                     f"AdaptiveSDE's step fell to {float(step.min()):.3g} at log(alpha / sigma) = "
@@ -140,10 +143,10 @@ class AdaptiveSDE(Sampler):
 
     def _move(self, denoiser: Denoiser, u: Tensor, lam: Tensor, h: Tensor, cond: object, xi: Tensor) -> Tensor:
         """``h d(u, lam) + g(lam) sqrt(h) xi``, with lam and h per sample."""
-        schedule = denoiser.schedule
-        t = schedule.time(2 * lam).clamp(max=denoiser.start)
-        _, c = _vp(lam)
-        size = torch.hypot(*schedule(t))
+        n, schedule = len(u), denoiser.schedule
+        full = filled(lam)
+        t, c = schedule.time(2 * full).clamp(max=denoiser.start), _vp(full)[1][:n]
+        size, t = torch.hypot(*schedule(t))[:n], t[:n]
         scale, keep, drift, spread = like(u, size, h * c**2, -h * (1 + self.tau**2) * c, self.tau * (2 * h).sqrt() * c)
         eps = denoiser(u * scale, t, cond).eps
         moved: Tensor = keep * u + drift * eps + spread * xi
@@ -154,12 +157,6 @@ class AdaptiveSDE(Sampler):
 _SHORTEST = 1e-8
 
 
-def _half_log_snr(pair: tuple[float, float]) -> float:
-    """``log(alpha / sigma)``, -inf at alpha = 0."""
-    alpha, sigma = pair
-    return math.log(alpha / sigma) if alpha > 0 else -math.inf
-
-
 def _vp(lam: Tensor) -> tuple[Tensor, Tensor]:
     """(alpha, sigma) of the variance-preserving picture."""
     return torch.sigmoid(2 * lam).sqrt(), torch.sigmoid(-2 * lam).sqrt()
@@ -168,6 +165,7 @@ def _vp(lam: Tensor) -> tuple[Tensor, Tensor]:
 def _increments(motions: list[Motion], u: Tensor, lam: Tensor, h: Tensor) -> Tensor:
     """Unit noise for each sample's step, like u; none where h = 0."""
     shape = u.shape[1:]
-    ends = zip(motions, torch.exp(2 * lam).tolist(), torch.exp(2 * (lam + h)).tolist(), h.tolist(), strict=True)
+    first, last = (torch.exp(2 * filled(v)).tolist()[: len(u)] for v in (lam, lam + h))
+    ends = zip(motions, first, last, h.tolist(), strict=True)
     zero = torch.zeros(shape, dtype=torch.float64)
     return torch.stack([motion.unit(shape, a, b) if length > 0 else zero for motion, a, b, length in ends]).to(u)

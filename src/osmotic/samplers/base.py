@@ -17,6 +17,9 @@ from osmotic.noise import Generators, normal
 
 State = Any
 
+ROUNDING = 1e-6
+"""How far beyond a denoiser's start a grid may begin; it is then moved there. A grid in float32 is so far off."""
+
 
 class Sampler(ABC):
     """One step of a sampler, from time t to a less noisy time s. State is explicit: passed in and handed out.
@@ -29,12 +32,24 @@ class Sampler(ABC):
         evaluations: denoiser calls per step; a first step may take more and one to sigma = 0 fewer. 0 where the error
             decides.
         aims: whether the denoiser is asked for a flow map (with s) and not for the posterior mean.
+        matrix_valued: whether a step only adds and multiplies alpha and sigma, and so runs where they are matrices
+            (:mod:`osmotic.phase`) too.
     """
 
     order: float
     stochastic: bool = False
     aims: bool = False
+    matrix_valued: bool = False
     evaluations: int = 1
+
+    @property
+    def order_from_noise(self) -> float:
+        """The order on a grid that is even in rho near the data and starts where alpha = 0, as ``times.Span`` is.
+
+        There the steps of log-SNR do not shrink at either end, so methods that are polynomials in log-SNR or rho have
+        at most order 2, up to a logarithm; those in the angle keep their own.
+        """
+        return min(self.order, 2)
 
     @abstractmethod
     def step(
@@ -86,10 +101,11 @@ def trajectory(
         The n + 1 points of the trajectory, x itself first.
 
     Raises:
+        TypeError: for things of another kind, such as a sampler's name in place of a sampler.
         ValueError: if the times do not fall strictly within [0, 1], start where the denoiser cannot be evaluated, or
-        the
-            sampler needs a posterior mean that the denoiser has not.
+            the sampler needs a posterior mean, or a path of numbers, that the denoiser has not.
     """
+    _refuse_kinds(sampler, denoiser, x, times)
     refuse(sampler, denoiser, times)
     levels = prepare(denoiser, times, x.device)
     state: State = None
@@ -112,7 +128,7 @@ def refuse(sampler: Sampler, denoiser: Denoiser, times: Tensor) -> None:
         if not s < t:
             what = "repeats" if s == t else "rises to"
             raise ValueError(f"Sampling times must fall, and entry {i + 1} of the grid {what} {s:.6g} after {t:.6g}.")
-    if listed[0] > denoiser.start + 1e-12:
+    if listed[0] > denoiser.start + ROUNDING:
         raise ValueError(
             f"The grid starts at t = {listed[0]:.6g}, noisier than this denoiser's start {denoiser.start:.6g}."
         )
@@ -121,11 +137,45 @@ def refuse(sampler: Sampler, denoiser: Denoiser, times: Tensor) -> None:
             f"{type(sampler).__name__} needs the posterior mean, which {type(denoiser).__name__}, a pure flow map, has "
             "not; use the sampler 'jump' or 'consistency'."
         )
+    if denoiser.schedule.matrix_valued and not sampler.matrix_valued:
+        raise ValueError(
+            f"{type(sampler).__name__} needs a path of two numbers, and on {type(denoiser.schedule).__name__} they are "
+            "matrices; use a sampler of osmotic.phase, such as GDDIM, or the deterministic DDIM, Euler or Midpoint."
+        )
+
+
+def _refuse_kinds(sampler: Sampler, denoiser: Denoiser, x: Tensor, times: Tensor) -> None:
+    """Refuse what is no sampler, no denoiser, no noisy sample or no grid, and say what is."""
+    if not isinstance(sampler, Sampler):
+        raise TypeError(f"A sampler is an object such as samplers.CATALOG['heun'](); got {sampler!r}.")
+    if not isinstance(denoiser, Denoiser):
+        raise TypeError(
+            f"What is sampled is an osmotic.Denoiser, for a loaded model model.denoiser; got {type(denoiser).__name__}."
+        )
+    if not (isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 0):
+        what = f"a tensor of {x.dtype}, {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"Noisy samples are a tensor (B, ...) of floating-point numbers; got {what}.")
+    if not isinstance(times, Tensor):
+        raise TypeError(f"A grid is a tensor of times, as those of osmotic.times make; got {type(times).__name__}.")
+
+
+def numeric(denoiser: Denoiser) -> Denoiser:
+    """The denoiser, if its path is one of two numbers.
+
+    Raises:
+        ValueError: where they are matrices.
+    """
+    if denoiser.schedule.matrix_valued:
+        raise ValueError(
+            f"This needs a path of two numbers, and on {type(denoiser.schedule).__name__} they are matrices; give it "
+            "the ordinary denoiser, or use what osmotic.phase has in its place."
+        )
+    return denoiser
 
 
 def prepare(denoiser: Denoiser, times: Tensor, device: torch.device | None = None) -> list[Level]:
     """The grid as levels, with the schedule and all else that depends on time evaluated once on all of it."""
-    times = times.detach().to("cpu", torch.float64)
+    times = times.detach().to("cpu", torch.float64).clamp(max=denoiser.start)
     levels, schedule = Level.grid(times), denoiser.schedule
     for level, pair in zip(levels, schedule.pairs(times), strict=True):
         level.memo[schedule] = pair
@@ -170,7 +220,7 @@ def prior(
         shape: ``(B, *S)``.
         start: the time; the denoiser's start if None.
     """
-    alpha, sigma = denoiser.schedule.scalars(denoiser.start if start is None else start)
+    alpha, sigma = numeric(denoiser).schedule.scalars(denoiser.start if start is None else start)
     return normal(shape, generator, device) * math.hypot(alpha, sigma)
 
 

@@ -20,6 +20,7 @@ class Euler(Sampler):
     """
 
     order = 1
+    matrix_valued = True
 
     def step(
         self,
@@ -39,6 +40,7 @@ class Midpoint(Sampler):
 
     order = 2
     evaluations = 2
+    matrix_valued = True
 
     def step(
         self,
@@ -72,9 +74,11 @@ class Heun(Sampler):
         lowest: rho below which nothing is added, EDM's S_min.
         highest: rho above which nothing is added, EDM's S_max.
         noise: standard deviation of the added noise, near 1; EDM's S_noise.
+
+    Attributes:
+        order: 2; 0 with churn, whose order is 2 only where the churn is made to fall as 1 / steps.
     """
 
-    order = 2
     evaluations = 2
 
     def __init__(self, churn: float = 0.0, lowest: float = 0.0, highest: float = math.inf, noise: float = 1.0) -> None:
@@ -84,6 +88,7 @@ class Heun(Sampler):
             )
         self.churn, self.lowest, self.highest, self.noise = churn, lowest, highest, noise
         self.stochastic = churn > 0
+        self.order = 0 if self.stochastic else 2
 
     def step(
         self,

@@ -32,7 +32,7 @@ class DDIM(Sampler):
         if not 0 <= eta <= 1:
             raise ValueError(f"DDIM's eta lies in [0, 1]; got {eta}.")
         self.eta = eta
-        self.stochastic = eta > 0
+        self.stochastic, self.matrix_valued = eta > 0, eta == 0
 
     def step(
         self,

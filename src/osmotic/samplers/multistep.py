@@ -14,10 +14,13 @@ from osmotic.levels import Level
 from osmotic.noise import Generators
 from osmotic.samplers.adams import phi, weights
 from osmotic.samplers.base import Sampler, State, half_log_snr_step
-from osmotic.samplers.lines import DataLogSNR, Line
-from osmotic.samplers.nodes import TO_ZERO, Seen, as_level, join
+from osmotic.samplers.lines import DataLogSNR, Flow, Line
+from osmotic.samplers.nodes import TO_ZERO, Seen, as_level, fitting, join
 from osmotic.samplers.singlestep import THIRDS, Singlestep
 from osmotic.schedules import Schedule
+
+MOST = 7
+"""The most estimates a step uses; beyond, extrapolation amplifies more than it gains."""
 
 
 class Past(NamedTuple):
@@ -42,23 +45,27 @@ class Adams(Sampler):
 
     A step is taken at the highest order k at which plain extrapolation through its nodes does not cancel: weights with
     ``sum |w_j| <= growth^(k-1) sum w_j`` for the integral du. That is a rule on step ratios; no count of steps is
-    consulted. Where the line cannot see: a step from alpha = 0 is the first-order jump, one to sigma = 0 is taken on
-    :class:`NoiseRho`, which is regular there.
+    consulted. Where the line cannot see: steps with alpha = 0 among their nodes are taken on :class:`Flow`, one to
+    sigma = 0 on :class:`NoiseRho`, which are regular there.
 
     Args:
         line: what is integrated.
-        steps: k, the number of estimates used, at least 1.
+        steps: k, the number of estimates used, 1 to 7.
         correct: correct every step, which raises the order by one.
         growth: the largest cancellation per order, at least 1.
     """
 
     def __init__(self, line: Line, steps: int, correct: bool = False, growth: float = 4.0) -> None:
-        if steps < 1:
-            raise ValueError(f"Adams needs at least one step; got {steps}.")
+        if not 1 <= steps <= MOST:
+            raise ValueError(f"Adams takes 1 to {MOST} steps; got {steps}.")
         if not growth >= 1:
             raise ValueError(f"Adams' growth is at least 1; got {growth}.")
         self.line, self.steps, self.correct, self.growth = line, steps, correct, growth
         self.order: int = steps + correct
+
+    @property
+    def order_from_noise(self) -> float:
+        return self.order if isinstance(self.line, Flow) else super().order_from_noise
 
     def step(
         self,
@@ -71,13 +78,13 @@ class Adams(Sampler):
         generator: Generators = None,
     ) -> tuple[Tensor, State]:
         schedule = denoiser.schedule
-        if self.order > 3 and (state is None or state.order == 0):
+        if self.order > 3 and state is None:
             return self.begin(denoiser, x, as_level(t), as_level(s), cond)
         seen: tuple[Seen, ...] = (Seen(as_level(t), denoiser(x, t, cond)),)
         if state is not None:
             # A start of higher order than its nodes would be spoilt by a correction through as few.
             if (self.correct and state.order <= len(state.seen)) or state.order < self.steps - 1:
-                x = self.corrected(schedule, state, seen[0], x)
+                x = self.corrected(schedule, state, seen[0])
             seen += state.seen
         out, order = self.advance(schedule, x, as_level(s), seen[: self.steps])
         return out, Past(x, seen[: self.steps], order)
@@ -86,26 +93,17 @@ class Adams(Sampler):
         """The first step of a method above third order, by three estimates: a low-order one would cap all that
         follows.
         """
-        start = Singlestep(self.line, THIRDS, (0, 2), 3)
-        out, seen = start.look(denoiser, x, t, s, cond)
-        return out, Past(x, seen[:1], self.order if len(seen) > 1 else 0)
+        out, seen = Singlestep(self.line, THIRDS, (0, 2), 3).look(denoiser, x, t, s, cond)
+        return out, Past(x, seen[:1], self.order)
 
     def advance(self, schedule: Schedule, x: Tensor, s: Level, seen: tuple[Seen, ...]) -> tuple[Tensor, int]:
         """The step to s from what was seen (newest first, at most ``steps``), and how many nodes it used."""
         t = seen[0].level
-        line = self.line if math.isfinite(self.line.node(schedule, s)) else TO_ZERO
-        nodes = self.nodes(line, schedule, seen)
-        if not nodes:
-            return seen[0].estimate.at(*schedule.scalars(s)), 0
+        line = fitting(self.line, schedule, [s, *(level for level, _ in seen)])
+        nodes = [line.node(schedule, level) for level, _ in seen]
         k = self.bearable(nodes, line.node(schedule, s))
         rows = [weights([n - nodes[0] for n in nodes[:k]], m) for m in line.moments(schedule, t, s, k)]
         return join(x, line.keep(schedule.scalars(t), schedule.scalars(s)), line, rows, seen), k
-
-    @staticmethod
-    def nodes(line: Line, schedule: Schedule, seen: tuple[Seen, ...]) -> list[float]:
-        """The line's variable where the denoiser was seen, up to the first level that the line cannot see."""
-        found = [line.node(schedule, level) for level, _ in seen]
-        return found[: next((i for i, node in enumerate(found) if not math.isfinite(node)), len(found))]
 
     def bearable(self, nodes: list[float], end: float) -> int:
         """How many nodes may be extrapolated over the step to ``end``: a rule on step ratios alone."""
@@ -116,13 +114,12 @@ class Adams(Sampler):
                 return k
         return 1
 
-    def corrected(self, schedule: Schedule, past: Past, new: Seen, x: Tensor) -> Tensor:
-        """The last step again, now that its end was seen; x unchanged where the line cannot."""
-        before, line = past.seen[0].level, self.line
+    def corrected(self, schedule: Schedule, past: Past, new: Seen) -> Tensor:
+        """The last step again, now that its end was seen."""
+        before = past.seen[0].level
         seen = (past.seen[0], new, *past.seen[1 : past.order])
-        nodes = self.nodes(line, schedule, seen)
-        if len(nodes) < 2:
-            return x
+        line = fitting(self.line, schedule, [level for level, _ in seen])
+        nodes = [line.node(schedule, level) for level, _ in seen]
         moments = line.moments(schedule, before, new.level, len(nodes))
         rows = [weights([n - nodes[0] for n in nodes], m) for m in moments]
         return join(past.x, line.keep(schedule.scalars(before), schedule.scalars(new.level)), line, rows, seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,10 +10,13 @@ from torch import Tensor
 
 from osmotic.estimate import Estimate, gather
 from osmotic.levels import Level
-from osmotic.samplers.lines import Line, NoiseRho
+from osmotic.samplers.lines import Flow, Line, NoiseRho
+from osmotic.schedules import Schedule
 
 TO_ZERO = NoiseRho()
 """The line of a step to sigma = 0 where a solver's own cannot see it."""
+FROM_NOISE = Flow()
+"""The line of steps that have alpha = 0 among their nodes, where a solver's own cannot see it."""
 
 
 class Seen(NamedTuple):
@@ -20,6 +24,16 @@ class Seen(NamedTuple):
 
     level: Level
     estimate: Estimate
+
+
+def visible(line: Line, schedule: Schedule, levels: Sequence[Level]) -> bool:
+    """Whether a line sees all these levels."""
+    return all(math.isfinite(line.node(schedule, level)) for level in levels)
+
+
+def fitting(line: Line, schedule: Schedule, levels: Sequence[Level]) -> Line:
+    """The line, or the one that takes its place where it cannot see one of these levels."""
+    return next(each for each in (line, TO_ZERO, FROM_NOISE) if visible(each, schedule, levels))
 
 
 def join(x: Tensor, keep: float, line: Line, rows: list[list[float]], seen: Sequence[Seen]) -> Tensor:

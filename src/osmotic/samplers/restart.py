@@ -14,6 +14,7 @@ from osmotic.denoiser import Denoiser
 from osmotic.noise import Generators, normal_like
 from osmotic.samplers.base import Sampler, State, prepare
 from osmotic.samplers.flow import Heun
+from osmotic.samplers.lines import rho
 from osmotic.schedules import Schedule
 
 
@@ -86,7 +87,7 @@ class Restart(Sampler):
         state: State = None,
         generator: Generators = None,
     ) -> tuple[Tensor, State]:
-        rho_t, rho_s = (_ratio(denoiser.schedule, time) for time in (t, s))
+        rho_t, rho_s = (rho(denoiser.schedule.scalars(time)) for time in (t, s))
         due = [interval for interval in self.intervals if rho_s <= interval.lowest < rho_t]
         if rho_s == 0 and due:
             x, state, due = self._repeat(due, denoiser, x, t, cond, generator), None, []
@@ -104,7 +105,7 @@ class Restart(Sampler):
         generator: Generators,
     ) -> Tensor:
         schedule = denoiser.schedule
-        low, limit = _ratio(schedule, s), _ratio(schedule, torch.tensor(denoiser.start, dtype=torch.float64))
+        low, limit = rho(schedule.scalars(s)), rho(schedule.scalars(denoiser.start))
         for interval in intervals:
             high = min(interval.highest, limit)
             if not high > low:
@@ -120,14 +121,8 @@ class Restart(Sampler):
         return x
 
 
-def _ratio(schedule: Schedule, t: Tensor) -> float:
-    """``sigma / alpha``, infinite at alpha = 0."""
-    alpha, sigma = schedule.scalars(t)
-    return sigma / alpha if alpha > 0 else math.inf
-
-
 def _ladder(schedule: Schedule, high: float, s: Tensor, steps: int) -> Tensor:
     """The times ``(steps + 1,)`` from the ratio ``high`` to time s, evenly spaced in ``rho^(1/7)``."""
-    first, last = high ** (1 / 7), _ratio(schedule, s) ** (1 / 7)
-    rho = torch.linspace(first, last, steps + 1, dtype=torch.float64)[:-1] ** 7
-    return torch.cat([schedule.time(-2 * rho.log()), s.to(torch.float64).reshape(1)])
+    first, last = high ** (1 / 7), rho(schedule.scalars(s)) ** (1 / 7)
+    ladder = torch.linspace(first, last, steps + 1, dtype=torch.float64)[:-1] ** 7
+    return torch.cat([schedule.time(-2 * ladder.log()), s.to(torch.float64).reshape(1)])

@@ -145,6 +145,12 @@ class RungeKutta(Sampler):
         self.order = tableau.order
         self.evaluations = len(tableau.last)
 
+    @property
+    def order_from_noise(self) -> float:
+        if isinstance(self.picture, InLogSNR):
+            return 0  # explicit steps in log-SNR do not bear the long ones at the ends
+        return self.order if isinstance(self.picture, InAngle) else super().order_from_noise
+
     def step(
         self,
         denoiser: Denoiser,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from osmotic.noise import Generators
 from osmotic.samplers.adams import weights
 from osmotic.samplers.base import Sampler, State
 from osmotic.samplers.lines import DataLogSNR, Line, NoiseLogSNR
-from osmotic.samplers.nodes import TO_ZERO, Seen, as_level, join
+from osmotic.samplers.nodes import Seen, as_level, fitting, join
 from osmotic.schedules import Schedule
 
 
@@ -35,7 +34,7 @@ class Singlestep(Sampler):
     """A step by estimates at points inside it, each reached from earlier ones with weights exact for their polynomial.
 
     The shares are measured in the line's variable. A step to sigma = 0 is taken with the same points on
-    :class:`~osmotic.samplers.lines.NoiseRho`, a step from alpha = 0 is the first-order jump.
+    :class:`~osmotic.samplers.lines.NoiseRho`, one from alpha = 0 on :class:`~osmotic.samplers.lines.Flow`.
 
     Args:
         line: what is integrated.
@@ -64,9 +63,7 @@ class Singlestep(Sampler):
         """The step, and what was seen on the way."""
         schedule = denoiser.schedule
         seen = [Seen(t, denoiser(x, t, cond))]
-        line = self.line if math.isfinite(self.line.node(schedule, s)) else TO_ZERO
-        if not math.isfinite(line.node(schedule, t)):
-            return seen[0].estimate.at(*schedule.scalars(s)), tuple(seen)
+        line = fitting(self.line, schedule, [t, s])
         for stage in self.stages:
             level = line.between(schedule, t, s, stage.share)
             there = self.combine(schedule, line, x, t, level, [seen[i] for i in stage.nodes])
@@ -149,10 +146,11 @@ class DPMSolverFast(Sampler):
     """DPM-Solver-fast: third-order steps, and lower ones at the end so that a number of evaluations is spent exactly.
 
     Lu et al. 2022 (arXiv 2206.00927, section 3.4): with ``K = n // 3 + 1`` steps the orders are 3, ..., 3, 2, 1 where
-    n is a multiple of 3, else 3, ..., 3 and the remainder. The step to sigma = 0 takes a noise-form solver on rho.
+    n is a multiple of 3, else 3, ..., 3 and the remainder. The step to sigma = 0 takes the same solver on rho.
 
     Args:
-        evaluations: n, at least 1; None for third order throughout, with a first-order last step to sigma = 0.
+        evaluations: n, at least 1; None is ``n = 3 K - 1`` for whatever K the grid has: third order, and second in the
+            step to sigma = 0.
 
     Attributes:
         steps: K, the steps of the grid that spends n; None without n.
@@ -167,8 +165,7 @@ class DPMSolverFast(Sampler):
         self.orders: tuple[int, ...] | None = None
         if evaluations is not None:
             whole, rest = divmod(evaluations, 3)
-            tail = (3,) * (whole - 1) + (2, 1) if rest == 0 else (3,) * whole + (rest,)
-            self.orders = tail
+            self.orders = (3,) * (whole - 1) + (2, 1) if rest == 0 else (3,) * whole + (rest,)
         self.steps = None if self.orders is None else len(self.orders)
         self.solvers = {order: dpm_solver(order) for order in (1, 2, 3)}
 
@@ -184,7 +181,7 @@ class DPMSolverFast(Sampler):
     ) -> tuple[Tensor, State]:
         index = state or 0
         if self.orders is None:
-            order = 3 if denoiser.schedule.scalars(s)[1] > 0 else 1
+            order = 3 if denoiser.schedule.scalars(s)[1] > 0 else 2
         elif index < len(self.orders):
             order = self.orders[index]
         else:

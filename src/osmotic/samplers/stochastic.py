@@ -35,8 +35,8 @@ class SDEAdams(Sampler):
     stochastic = True
 
     def __init__(self, steps: int = 2, tau: float = 1.0, correct: bool = False, growth: float = 4.0) -> None:
-        if not 0 <= tau < math.inf:
-            raise ValueError(f"SDEAdams needs a finite tau of at least 0; got {tau}.")
+        if not 0 < tau < math.inf:
+            raise ValueError(f"SDEAdams needs a finite, positive tau (tau = 0 is Adams on DataLogSNR); got {tau}.")
         self.adams = Adams(DataLogSNR(tau), steps, correct, growth)
         self.tau, self.correct = tau, correct
         self.order = min(steps + correct, 2)
@@ -48,7 +48,7 @@ class SDEAdams(Sampler):
         t: Tensor,
         s: Tensor,
         cond: object = None,
-        state: tuple[Past, Tensor | None] | None = None,
+        state: tuple[Past, Tensor] | None = None,
         generator: Generators = None,
     ) -> tuple[Tensor, State]:
         schedule, adams = denoiser.schedule, self.adams
@@ -56,26 +56,18 @@ class SDEAdams(Sampler):
         seen: tuple[Seen, ...] = (Seen(as_level(t), denoiser(x, t, cond)),)
         if state is not None:
             past, noise = state
-            if self.correct:
-                again = adams.corrected(schedule, past, seen[0], x)
-                x = again if noise is None or again is x else again + noise
+            if self.correct and past.seen:
+                x = adams.corrected(schedule, past, seen[0]) + noise
             seen += past.seen
         seen = seen[: adams.steps]
         if s_pair[1] == 0:
             return seen[0].estimate.at(*s_pair), None
-        out, order = self._mean(denoiser, x, t, s, seen)
+        if t_pair[0] > 0:
+            out, order = adams.advance(schedule, x, as_level(s), seen)
+        else:
+            # From alpha = 0 nothing of x is kept: its noise is forgotten whatever tau, and new noise takes its place.
+            out, order, seen = seen[0].estimate.at(s_pair[0], 0.0), 1, ()
         # 1 - e^{-2 tau^2 h}, from the share that is new at tau = 1.
         fresh = 1 - (1 - renewed(t_pair, s_pair)) ** (self.tau**2)
-        noise = increment(x, generator, t_pair, s_pair) * (s_pair[1] * math.sqrt(fresh)) if fresh > 0 else None
-        return out if noise is None else out + noise, (Past(x, seen, order), noise)
-
-    def _mean(self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, seen: tuple[Seen, ...]) -> tuple[Tensor, int]:
-        """The step without its noise; from alpha = 0 nothing of x is kept but what the estimate says, at tau's
-        share.
-        """
-        schedule = denoiser.schedule
-        alpha_t, _ = schedule.scalars(t)
-        if alpha_t > 0:
-            return self.adams.advance(schedule, x, as_level(s), seen)
-        alpha_s, sigma_s = schedule.scalars(s)
-        return seen[0].estimate.at(alpha_s, sigma_s if self.tau == 0 else 0.0), 1
+        noise = increment(x, generator, t_pair, s_pair) * (s_pair[1] * math.sqrt(fresh))
+        return out + noise, (Past(x, seen, order), noise)

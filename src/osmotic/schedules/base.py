@@ -20,7 +20,12 @@ class Schedule(ABC):
     """A path from data to noise: ``schedule(t) -> (alpha, sigma)``.
 
     A new schedule writes :meth:`pair`; a closed-form :meth:`time` is optional (the base class bisects).
+
+    Attributes:
+        matrix_valued: whether alpha and sigma are matrices, as on the phase paths, and not numbers.
     """
+
+    matrix_valued: bool = False
 
     @abstractmethod
     def pair(self, t: Tensor) -> tuple[Tensor, Tensor]:

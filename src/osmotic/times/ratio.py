@@ -131,51 +131,42 @@ class Power(Ladder):
 
 
 class Span(Grid):
-    """Even in ``asinh(rho / fine) - asinh(rho / coarse)``: log-SNR between two levels, and regular beyond them at both
-    ends.
+    """Even in ``asinh(g / fine)`` with ``1 / g = 1 / rho + 1 / coarse``: log-SNR between two levels, regular beyond
+    both.
 
     Between ``fine`` and ``coarse`` the steps are even in log-SNR; below ``fine`` they become even in rho, so the last
     one reaches exactly 0 without a jump from an arbitrary last level; above ``coarse`` they become even in 1 / rho, so
-    pure noise (alpha = 0) is an ordinary start. Every step shrinks as steps are added.
+    pure noise (alpha = 0) is an ordinary start. Every step shrinks in proportion as steps are added.
 
     Args:
         fine: the ratio rho = sigma / alpha below which nothing is decided any more, positive.
-        coarse: the ratio above which nothing is decided yet, larger than fine.
+        coarse: the ratio above which little is decided yet, larger than fine.
     """
 
-    def __init__(self, fine: float = 0.1, coarse: float = 12.0) -> None:
+    def __init__(self, fine: float = 0.1, coarse: float = 4.0) -> None:
         if not 0 < fine < coarse:
             raise ValueError(f"Span needs 0 < fine < coarse; got {fine} and {coarse}.")
         self.fine, self.coarse = fine, coarse
 
-    def _position(self, log_rho: Tensor) -> Tensor:
-        ratio = log_rho.exp()
-        return torch.asinh(ratio / self.fine) - torch.asinh(ratio / self.coarse)
-
     def inner(self, schedule: Schedule, steps: int, start: float) -> Tensor:
-        log_rho = -schedule.log_snr(start).double() / 2
-        # At infinite rho the two asinh differ by the logarithm of the two scales.
-        top = self._position(log_rho) if bool(log_rho < 300) else torch.tensor(math.log(self.coarse / self.fine))
-        goal = top * shares(steps)
-        low, high = torch.full_like(goal, -60.0), torch.full_like(goal, 60.0)
-        for _ in range(64):
-            middle = (low + high) / 2
-            above = self._position(middle) > goal
-            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-        return schedule.time(-2 * low)
+        inverse = torch.exp(schedule.log_snr(start).double() / 2)  # 1 / rho, 0 where there is no signal
+        top = torch.asinh(1 / (self.fine * (inverse + 1 / self.coarse)))
+        g = self.fine * torch.sinh(top * shares(steps))
+        # 1 / rho = 1 / g - 1 / coarse; its logarithm is that of the signal to the noise.
+        return schedule.time(2 * torch.log((self.coarse - g).clamp(min=0) / (self.coarse * g)))
 
 
 def suggested(deviation: float = 1.0, positions: int = 1) -> Span:
     """The grid for data of a known scale: :class:`Span` between the levels where something is decided.
 
-    From noise of about 3 deviations times the square root of the number of positions (an average over p positions is
-    still seen under noise sqrt(p) times larger), but at least 12 deviations, down to a tenth of one.
+    From noise of about the deviation times the square root of the number of positions (an average over p positions is
+    still seen under noise sqrt(p) times larger), but at least 4 deviations, down to a tenth of one.
 
     Args:
         deviation: the standard deviation of the data, positive.
         positions: over how many places (pixels, samples in time) an object spreads, at least 1.
     """
-    return Span(deviation / 10, deviation * max(12.0, 3.3 * math.sqrt(positions)))
+    return Span(deviation / 10, deviation * max(4.0, 1.1 * math.sqrt(positions)))
 
 
 class Cosine(Ladder):

@@ -15,7 +15,7 @@ from osmotic.estimate import Estimate
 from osmotic.levels import Level
 from osmotic.noise import Generators, normal_like
 from osmotic.samplers import DDIM, Heun, Sampler, prepare, prior, sample, trajectory
-from osmotic.samplers.base import State
+from osmotic.samplers.base import State, numeric
 from osmotic.schedules import Number
 from osmotic.times.base import Fixed
 from osmotic.times.ratio import LogSNR
@@ -49,7 +49,7 @@ def optimized(
 
     It costs about ``8 levels`` evaluations for the teacher, ``steps levels`` for the programming with a solver of one
     evaluation per step (``steps levels^2 / 2`` more for each further one), and ``6 steps^2`` for the moves; and the
-    memory of ``levels`` batches.
+    memory of a few times ``levels`` batches.
 
     Args:
         denoiser: what will be sampled, guidance included.
@@ -125,7 +125,7 @@ class Teacher:
             levels: M.
             substeps: in each gap, at least 1.
         """
-        schedule, start = denoiser.schedule, denoiser.start
+        schedule, start = numeric(denoiser).schedule, denoiser.start
         times = LogSNR(RHO_MIN * scale, RHO_MAX * scale)(schedule, levels, start)
         log_snr = schedule.log_snr(times)
         fine, kept = [times[:1]], [0]
@@ -170,9 +170,11 @@ class Teacher:
             reached: dict[int, Branch] = {}
             for i, branch in best.items():
                 once.pin(branch.x, nodes[i])
-                for j in range(i + 1, last - left + 1) if left else (last,):
-                    x, state = sampler.step(once, branch.x, nodes[i], nodes[j], self.cond, branch.state)
-                    miss = float(self.misses(x, j).mean())
+                ends = range(i + 1, last - left + 1) if left else (last,)
+                taken = [sampler.step(once, branch.x, nodes[i], nodes[j], self.cond, branch.state) for j in ends]
+                # Read together: on a device every reading waits for it.
+                misses = torch.stack([self.misses(x, j).mean() for j, (x, _) in zip(ends, taken, strict=True)])
+                for j, (x, state), miss in zip(ends, taken, misses.tolist(), strict=True):
                     if j not in reached or miss < reached[j].miss:
                         reached[j] = Branch(miss, x, state, (*branch.path, j))
                 if tick is not None:
