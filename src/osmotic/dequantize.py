@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from osmotic.noise import Generators, normal
-
-LogDensity = Callable[[Tensor], Tensor]
-Score = Callable[[Tensor], Tensor]
+from osmotic.objectives.score_matching import LogDensity, Score
 
 
 class Dequantizer(nn.Module, ABC):

@@ -42,25 +42,36 @@ class Trace(ABC):
     def __call__(self, pull: Field) -> Tensor:
         """``(B, columns)`` from the map of cotangents ``(K, B, *S)`` to their products with the Jacobian."""
 
-    def of(self, field: Field, x: Tensor) -> tuple[Tensor, Tensor]:
+    def of(self, field: Field, x: Tensor, differentiable: bool = False) -> tuple[Tensor, Tensor]:
         """``field(x)``, ``(B, *S)``, and its divergence, ``(B, columns)`` float64.
 
         Row i of the field may depend on row i of x alone. Works under ``no_grad`` and ``inference_mode``; any field
         will do that autograd can differentiate.
+
+        Args:
+            field: ``(B, *S)`` to the same.
+            x: where, ``(B, *S)``.
+            differentiable: keep the graph of both results, for a loss; else they are detached.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            x = x.detach().clone().requires_grad_()
+            x = x if differentiable and x.requires_grad else x.detach().clone().requires_grad_()
             y = field(x)
 
-            def pull(v: Tensor) -> Tensor:
+            def product(v: Tensor, batched: bool) -> Tensor:
                 (found,) = torch.autograd.grad(
-                    y, x, v, retain_graph=True, is_grads_batched=True, allow_unused=True, materialize_grads=False
+                    y, x, v, retain_graph=True, create_graph=differentiable, is_grads_batched=batched, allow_unused=True
                 )
                 return torch.zeros_like(v) if found is None else found
 
-            with torch.no_grad():
+            def pull(v: Tensor) -> Tensor:
+                if not differentiable:
+                    return product(v, True)
+                # Side by side, convolutions and normalisations have no second derivative in torch: one by one they do.
+                return torch.stack([product(each, False) for each in v])
+
+            with torch.set_grad_enabled(differentiable):
                 traces = self(pull)
-        return y.detach(), traces
+        return (y if differentiable else y.detach()), traces
 
 
 class Divergence(ABC):

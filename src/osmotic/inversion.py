@@ -14,8 +14,10 @@ from osmotic.denoiser import Denoiser
 from osmotic.estimate import Estimate, like
 from osmotic.levels import Level
 from osmotic.ode import MOST, integrate
+from osmotic.oracles import Gaussian
 from osmotic.samplers import DDIM, Sampler, prepare, sample
-from osmotic.samplers.adaptive import NOISE, AngleFlow, angle, tolerance
+from osmotic.samplers.adaptive import NOISE, AngleFlow, polar, tolerance
+from osmotic.schedules import Rectified
 
 
 class Inversion(ABC):
@@ -52,11 +54,11 @@ class Adaptive(Inversion):
         self.rtol, self.atol, self.first, self.most = rtol, atol, math.atan(noise), most
 
     def encode(self, denoiser: Denoiser, x: Tensor, cond: object = None) -> Tensor:
-        last, length = (float(v) for v in angle(denoiser.schedule, denoiser.start))
+        last, length = (float(v) for v in polar(denoiser, denoiser.start))
         return self._follow(denoiser, x * math.cos(self.first), cond, self.first, last) * length
 
     def decode(self, denoiser: Denoiser, z: Tensor, cond: object = None) -> Tensor:
-        last, length = (float(v) for v in angle(denoiser.schedule, denoiser.start))
+        last, length = (float(v) for v in polar(denoiser, denoiser.start))
         return self._follow(denoiser, z / length, cond, last, self.first) / math.cos(self.first)
 
     @torch.no_grad()
@@ -81,7 +83,7 @@ class Stepwise(Inversion):
         iterations: corrections per step, of as many sampler steps each; 0 for none.
 
     Raises:
-        ValueError: for a stochastic sampler or negative iterations; while encoding, for a sampler with a memory.
+        ValueError: for a sampler that is stochastic or has a memory; for negative iterations.
     """
 
     def __init__(self, times: Tensor, sampler: Sampler | None = None, iterations: int = 0) -> None:
@@ -89,6 +91,11 @@ class Stepwise(Inversion):
         if self.sampler.stochastic:
             raise ValueError(
                 f"{type(self.sampler).__name__} draws noise and cannot be run backwards; use DDIM or an ODE solver."
+            )
+        if _remembers(self.sampler):
+            raise ValueError(
+                f"{type(self.sampler).__name__} remembers earlier steps and cannot be run backwards; use DDIM, Heun or "
+                "Adaptive()."
             )
         if iterations < 0:
             raise ValueError(f"Stepwise needs a number of iterations of at least 0; got {iterations}.")
@@ -109,14 +116,16 @@ class Stepwise(Inversion):
         estimate: Estimate = denoiser(x, s, cond) if pair_s[1] > 0 else denoiser(x * grown, t, cond)
         noisier = estimate.at(*pair_t)
         for _ in range(self.iterations):
-            there, state = self.sampler.step(denoiser, noisier, t, s, cond)
-            if state is not None:
-                raise ValueError(
-                    f"{type(self.sampler).__name__} remembers earlier steps and cannot be run backwards; use DDIM, "
-                    "Heun or Adaptive()."
-                )
+            there, _ = self.sampler.step(denoiser, noisier, t, s, cond)
             noisier = noisier + (x - there) * grown
         return noisier
+
+
+def _remembers(sampler: Sampler) -> bool:
+    """Whether a step hands on a state, seen on one number: its going back would need what only comes later."""
+    toy = Gaussian(Rectified(), torch.zeros(1, dtype=torch.float64), 1.0)
+    t, s = prepare(toy, torch.tensor([0.5, 0.4], dtype=torch.float64))
+    return sampler.step(toy, torch.ones(1, 1, dtype=torch.float64), t, s)[1] is not None
 
 
 def encode(denoiser: Denoiser, x: Tensor, cond: object = None, inversion: Inversion | None = None) -> Tensor:

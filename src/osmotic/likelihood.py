@@ -8,7 +8,6 @@ al. 2021, arXiv 2011.13456). Going back to x adds d times the logarithm of a sca
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,10 +18,9 @@ from osmotic.divergence import Divergence, Exact, Trace
 from osmotic.noise import Generators, normal_like
 from osmotic.objectives.bound import Parts, bound
 from osmotic.objectives.decoders import Decoder
+from osmotic.objectives.score_matching import LogDensity
 from osmotic.ode import MOST, integrate, rms
-from osmotic.samplers.adaptive import NOISE, AngleFlow, angle, tolerance
-
-LogDensity = Callable[[Tensor], Tensor]
+from osmotic.samplers.adaptive import NOISE, AngleFlow, polar, tolerance
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def density(
     """
     default = tolerance(x.dtype)
     first = math.atan(noise)
-    last, length = (float(v) for v in angle(denoiser.schedule, denoiser.start))
+    last, length = (float(v) for v in polar(denoiser, denoiser.start))
     if not 0 < first < last:
         raise ValueError(f"The noise at which data are read lies in (0, {math.tan(last):.6g}); got {noise}.")
     d = x[0].numel()

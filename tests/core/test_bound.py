@@ -466,6 +466,11 @@ def test_finitely_many_steps_fall_to_the_integral():
     assert excess[2] > 0
     assert excess[0] / excess[1] == pytest.approx(2, rel=0.1)
     assert excess[1] / excess[2] == pytest.approx(2, rel=0.05)
+    # A time within a step counts for the whole step from its noisy end: u in ((i - 1)/T, i/T] is i/T.
+    u, index = torch.tensor([0.1, 0.25, 0.3, 0.9], dtype=torch.float64), torch.tensor([1.0, 1, 2, 4]).double()
+    drawn = continuous_bound(Wrong(schedule), x0, u, eps, eps, Softmax(16), first, steps=4).steps[0]
+    t, s = (first + (1 - first) * i / 4 for i in (index, index - 1))
+    assert torch.allclose(drawn, 4 * transition(Wrong(schedule), x0, t, s, eps), rtol=1e-12)
     times = torch.tensor([0.5, 0.3, 0.0], dtype=torch.float64)
     one = term(Wrong(schedule), x0, times, torch.zeros(4, dtype=torch.int64), eps, Continuous())
     assert torch.allclose(transition(Wrong(schedule), x0, 0.5, 0.3, eps), one, rtol=1e-9)
@@ -486,6 +491,20 @@ def test_the_continuous_bound_reaches_the_entropy():
     assert float(parts.total.mean()) == pytest.approx(0.725791 + surplus, abs=rise / (2 * n))
     with pytest.raises(ValueError, match="first time"):
         continuous_bound(oracle, x0, t[:4], eps, eps, Continuous(), 0.0)
+
+
+def test_several_draws_of_the_continuous_bound_are_their_mean():
+    schedule, (x0, eps), u = VP(), moments(), draws(3, 4, seed=2).sigmoid()
+    noises = [eps, -eps, eps.flip(0)]
+
+    def parts(u, eps):
+        return continuous_bound(Wrong(schedule), x0, u, eps, noises[0], Continuous(), 0.05)
+
+    together, single = parts(u, iter(noises)), [parts(*pair) for pair in zip(u, noises, strict=True)]
+    assert together.steps.shape == (3, 4)
+    assert torch.allclose(together.total, torch.stack([p.total for p in single]).mean(0), rtol=1e-12)
+    with pytest.raises(ValueError, match="argument"):
+        parts(u, noises[:2])
 
 
 def test_reconstruction_is_vdms_softmax():

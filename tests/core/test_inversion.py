@@ -9,7 +9,7 @@ import torch
 
 from osmotic.inversion import Adaptive, Stepwise, decode, encode, interpolate, slerp
 from osmotic.oracles import Gaussian, GaussianMixture
-from osmotic.samplers import DDIM, DDPM, DPMSolverPP2M, Heun, Midpoint, sample
+from osmotic.samplers import CATALOG, DDIM, DDPM, Heun, Midpoint, sample
 from osmotic.schedules import CATALOG as SCHEDULES
 from osmotic.schedules import VE, VP, Rectified
 from osmotic.times import LogSNR
@@ -83,15 +83,20 @@ def test_iterations_invert_a_samplers_own_steps(sampler, schedule):
 
 
 def test_what_cannot_be_run_backwards_is_refused():
-    oracle, grid = mixture(VP()), LogSNR()(VP(), 4)
+    grid = LogSNR()(VP(), 4)
     with pytest.raises(ValueError, match="draws noise"):
         Stepwise(grid, DDPM())
-    with pytest.raises(ValueError, match="remembers earlier steps"):
-        Stepwise(grid, DPMSolverPP2M(), 1).encode(oracle, data(oracle))
     with pytest.raises(ValueError, match="at least 0"):
         Stepwise(grid, iterations=-1)
     with pytest.raises(ValueError, match="positive noise"):
         Adaptive(noise=0.0)
+
+
+@pytest.mark.parametrize("iterations", [0, 1])
+@pytest.mark.parametrize("name", ["dpmpp-2m", "flow-2pc", "plms", "dpm-solver-fast"])
+def test_a_sampler_with_a_memory_is_refused(name, iterations):
+    with pytest.raises(ValueError, match="remembers earlier steps"):
+        Stepwise(LogSNR()(VP(), 4), CATALOG[name](), iterations)
 
 
 def test_a_condition_holds_on_both_ways():

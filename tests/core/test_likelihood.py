@@ -1,5 +1,6 @@
 """Log-densities against the exact ones of mixtures, divergences against Jacobians, bounds against integrals."""
 
+import itertools
 import math
 
 import numpy as np
@@ -157,12 +158,13 @@ def test_signs_are_exact_for_a_diagonal_jacobian():
 
 
 def test_probed_log_densities_scatter_around_the_exact_one_as_they_say():
-    oracle = mixture(Cosine())
-    x = data(oracle, 40)
-    found = density(oracle, x, divergence=Hutchinson(50, generators(2, range(40))), rtol=1e-6, atol=1e-6)
+    oracle, n = mixture(Cosine()), 400
+    x = data(oracle, n)
+    found = density(oracle, x, divergence=Hutchinson(50, generators(2, range(n))), rtol=1e-5, atol=1e-5)
     z = (found.nats - oracle.log_prob(x)) / found.spread
-    # 40 normal numbers: the mean square is 1 to within five of its standard errors.
-    assert float(z.square().mean()) == pytest.approx(1, abs=5 * math.sqrt(2 / 40))
+    # Student's law of 49 degrees: z^2 has the mean 49/47 and, nearly as a normal's, the variance 2.3; so the mean
+    # square is near 1 on both sides, to within five of its standard errors.
+    assert float(z.square().mean()) == pytest.approx(49 / 47, abs=5 * math.sqrt(2.3 / n))
     assert float(found.spread.min()) > 1e-3
     one = density(oracle, x[:2], divergence=Hutchinson(1, generators(2, range(2))), rtol=1e-3, atol=1e-3)
     assert torch.isnan(one.spread).all()
@@ -217,6 +219,33 @@ def test_the_elbo_lies_below_the_log_density_and_nears_it():
         gaps.append(truth - float(found.mean()))
         assert gaps[-1] > -3 * error
     assert gaps[0] > 4 * gaps[1] - 5 * error
+
+
+@pytest.mark.parametrize("v", [0.0, 0.4, 1.0])
+def test_the_elbo_has_the_variance_that_was_chosen(v):
+    """Two steps from noise on Gaussian data, on the same draws: minus the three terms written with torch's normals."""
+    schedule = Cosine()
+    oracle = Gaussian(schedule, torch.zeros(2, dtype=torch.float64), 0.4)
+    x, times = draws(5, 2, seed=2), torch.tensor([0.9, 0.6, 0.3, 0.0], dtype=torch.float64)
+    generator, pairs = torch.Generator().manual_seed(4), [schedule.scalars(t) for t in times]
+    normal, divergence = torch.distributions.Normal, torch.distributions.kl_divergence
+    alpha, sigma = pairs[0]
+    nats = divergence(normal(alpha * x, sigma), normal(torch.zeros_like(x), 1.0)).sum(1)
+    for i, ((alpha_t, sigma_t), (alpha_s, sigma_s)) in enumerate(itertools.pairwise(pairs)):
+        eps = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        at = alpha_t * x + sigma_t * eps
+        guess = alpha_t * 0.4 / (alpha_t**2 * 0.4 + sigma_t**2) * at
+        ratio = alpha_t / alpha_s
+        large = sigma_t**2 - ratio**2 * sigma_s**2
+        small = large * sigma_s**2 / sigma_t**2
+        mean, wrong = (ratio * sigma_s**2 / sigma_t**2 * at + alpha_s * large / sigma_t**2 * z for z in (x, guess))
+        if i < 2:
+            wide, before = large**v * small ** (1 - v), small
+            nats = nats + divergence(normal(mean, small**0.5), normal(wrong, wide**0.5)).sum(1)
+        else:
+            nats = nats - normal(guess, before**0.5).log_prob(x).sum(1)
+    found = elbo(oracle, x, times, Continuous(), generator=torch.Generator().manual_seed(4), v=v)
+    assert torch.allclose(found, -nats, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("spacing", "offset"), [(2 / 256, 7), (1 / 256, 8), (2 / 255, math.log2(127.5)), (1.0, 0)])

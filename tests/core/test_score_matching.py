@@ -124,6 +124,26 @@ def test_the_divergence_is_the_trace_of_the_jacobian():
         assert float(implicit(net, x)[i].detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
 
 
+def test_networks_of_pictures_can_be_matched_exactly():
+    """Convolutions and normalisations, in single precision: the Jacobian's trace, and a gradient in the weights."""
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.SiLU(), nn.Conv2d(4, 1, 3, padding=1))
+    for p in net.parameters():
+        p.data = draws(*p.shape, seed=p.numel()).float() / 3
+    x, weight = draws(2, 1, 3, 3).float(), net[0].weight
+    found = implicit(net, x)
+    for i in range(2):
+        jacobian = torch.autograd.functional.jacobian(lambda z: net(z[None])[0].flatten(), x[i]).reshape(9, 9)
+        assert float(found[i]) == pytest.approx(float(half_square(net(x))[i] + jacobian.trace()), rel=1e-5)
+    net.double()
+    (gradient,) = torch.autograd.grad(implicit(net, x.double()).sum(), weight)
+    with torch.no_grad():
+        values = []
+        for step in (1e-5, -2e-5):
+            weight[0, 0, 1, 1] += step
+            values.append(float(implicit(net, x.double()).sum()))
+    assert float(gradient[0, 0, 1, 1]) == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-6)
+
+
 @pytest.mark.parametrize("projected", [False, True])
 @pytest.mark.parametrize("kind", ["rademacher", "normal"])
 def test_slices_average_to_the_exact_divergence(projected, kind):

@@ -6,6 +6,8 @@ bound is an integral over log-SNR: whatever path and clock lead from one to the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -54,20 +56,21 @@ def continuous_bound(
     denoiser: Denoiser,
     x0: Tensor,
     u: Tensor,
-    eps: Tensor,
+    eps: Tensor | Iterable[Tensor],
     first_eps: Tensor,
     decoder: Decoder,
     first: float,
     cond: object = None,
     steps: int | None = None,
 ) -> Parts:
-    """One draw of the whole bound: prior, diffusion and reconstruction, ``(B,)`` nats each.
+    """A draw of the whole bound: prior, diffusion and reconstruction, ``(B,)`` nats each.
 
     Args:
         denoiser: the model.
         x0: clean samples, ``(B, *S)``.
-        u: uniform in (0, 1), ``(B,)`` float64; ``t = first + (1 - first) u``.
-        eps: unit noise of the diffusion part, ``(B, *S)``.
+        u: uniform in (0, 1), float64, ``(B,)``, or ``(K, B)`` for the mean of K draws of the diffusion part; ``t =
+            first + (1 - first) u``.
+        eps: unit noise of the diffusion part, ``(B, *S)``, or K of them; a generator expression keeps one at a time.
         first_eps: unit noise of the first level, ``(B, *S)``.
         decoder: of the reconstruction.
         first: time of the first level, in (0, 1).
@@ -75,19 +78,23 @@ def continuous_bound(
         steps: None for continuous time; T rounds u up to ``ceil(u T) / T`` and takes L_T.
 
     Returns:
-        The parts; ``steps`` has one row, an unbiased draw of the whole diffusion part.
+        The parts; ``steps`` has K rows, whose sum is unbiased for the diffusion part.
 
     Raises:
         ValueError: for a first time outside (0, 1).
     """
     if not 0 < first < 1:
         raise ValueError(f"The bound in continuous time needs a first time in (0, 1); got {first}.")
-    span = 1 - first
-    if steps is None:
-        middle = span * diffusion(denoiser, x0, first + span * u, eps, cond)
-    else:
+    span, draws = 1 - first, u.reshape(-1, len(x0))
+
+    def middle(u: Tensor, eps: Tensor) -> Tensor:
+        if steps is None:
+            return span * diffusion(denoiser, x0, first + span * u, eps, cond)
         index = torch.ceil(u * steps).clamp(1, steps)
         t, s = first + span * index / steps, first + span * (index - 1) / steps
-        middle = steps * transition(denoiser, x0, t, s, eps, cond)
+        return steps * transition(denoiser, x0, t, s, eps, cond)
+
+    noises = [eps] if isinstance(eps, Tensor) else eps
+    rows = torch.stack([middle(row, noise) for row, noise in zip(draws, noises, strict=True)])
     last = reconstruction(denoiser.schedule, x0, first, first_eps, decoder)
-    return Parts(prior(denoiser.schedule, x0), middle[None], last)
+    return Parts(prior(denoiser.schedule, x0), rows / len(rows), last)

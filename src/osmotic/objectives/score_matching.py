@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 from osmotic.denoiser import Denoiser
+from osmotic.divergence import Exact
 from osmotic.estimate import Estimate, like
 from osmotic.levels import as_time
 from osmotic.schedules import Number
 
+# Of a whole batch: ``(B, *S) -> (B,)`` nats, and its gradient in x, ``(B, *S)`` to the same.
+LogDensity: TypeAlias = Callable[[Tensor], Tensor]
 Score: TypeAlias = Callable[[Tensor], Tensor]
 
 
@@ -69,14 +72,9 @@ def implicit(score: Score, x: Tensor) -> Tensor:
     Returns:
         ``(B,)``, differentiable.
     """
+    value, divergence = Exact().fixed(x).of(score, x, differentiable=True)
     with torch.enable_grad():
-        x, value = _evaluated(score, x)
-        flat = value.flatten(1)
-        rows = [
-            torch.autograd.grad(flat[:, i].sum(), x, create_graph=True, materialize_grads=True)[0].flatten(1)[:, i]
-            for i in range(flat.shape[1])
-        ]
-        return half_square(value) + torch.stack(rows).sum(0)
+        return half_square(value) + divergence[:, 0].to(value)
 
 
 def sliced(score: Score, x: Tensor, probes: Tensor, projected: bool = False) -> Tensor:
@@ -95,7 +93,8 @@ def sliced(score: Score, x: Tensor, probes: Tensor, projected: bool = False) -> 
         ``(B,)``, differentiable.
     """
     with torch.enable_grad():
-        x, value = _evaluated(score, x)
+        x = x if x.requires_grad else x.detach().requires_grad_()
+        value = score(x)
         along = (value * probes).flatten(1).sum(1)
         (slope,) = torch.autograd.grad(along.sum(), x, create_graph=True, materialize_grads=True)
         curvature: Tensor = (slope * probes).flatten(1).sum(1)
@@ -121,9 +120,3 @@ def denoising_score(score: Score, x0: Tensor, alpha: Number, sigma: Number, eps:
     """
     alpha, sigma = like(x0, alpha, sigma)
     return half_square(score(alpha * x0 + sigma * eps) + eps / sigma)
-
-
-def _evaluated(score: Score, x: Tensor) -> tuple[Tensor, Tensor]:
-    """x, differentiable, and the score there."""
-    x = x if x.requires_grad else x.detach().requires_grad_()
-    return x, score(x)
