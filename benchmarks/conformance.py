@@ -20,6 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks import conformance_phase
 from tests.core.test_conformance import LATE, PATHS, STEPS, flow_in_the_angle, from_noise, problems, second, variance_of
 from tests.core.test_samplers import Watching, by_log_snr, draws, gaussian, mixture, slopes
 
@@ -128,6 +129,14 @@ def row(name: str, made: dict, noise: list, oracle, x: torch.Tensor, truth: torc
     return [name, order, span(found["inside"]), span(found["zero"]), ahead, str(calls(name, 10)), *errors]
 
 
+def ladder() -> str:
+    """A sentence on what annealed Langevin needs."""
+    name, found = "annealed-langevin", []
+    for levels in (5, 50, 200):
+        found.append(f"{spread(name, levels):+.1e} at {calls(name, levels):,}")
+    return f"annealed-langevin wants a ladder of many levels: its error is {', '.join(found)} evaluations."
+
+
 def main() -> None:
     """Print and store the table."""
     made = problems.__pytest_wrapped__.obj() if hasattr(problems, "__pytest_wrapped__") else problems.__wrapped__()
@@ -145,7 +154,8 @@ def main() -> None:
             lines.append("| " + " | ".join([*cells, f"{beside(name):.0e}"]) + " |")
             print(lines[-1], flush=True)
     text = "# Conformance of the samplers\n\n" + (__doc__ or "").split("\n", 2)[2].strip() + "\n\n"
-    text += "`make conformance` prints and writes this table.\n\n" + "\n".join(lines) + "\n"
+    text += "`make conformance` prints and writes this table.\n\n" + "\n".join(lines) + "\n\n" + ladder() + "\n\n"
+    text += conformance_phase.text()
     (Path(__file__).parent.parent / "docs" / "conformance.md").write_text(text)
 
 

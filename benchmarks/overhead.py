@@ -39,7 +39,7 @@ def ours(name: str, network: nn.Module, x: torch.Tensor):
     """(loop, whole run) of osmotic."""
     denoiser = NeuralDenoiser(network, Discrete.linear(), Eps())
     times, sampler = Levels()(denoiser.schedule, STEPS), samplers.CATALOG[name]()
-    levels = samplers.prepare(denoiser, times)
+    levels = samplers.prepare(denoiser, times, sampler=sampler)
     generator = torch.Generator().manual_seed(0)
 
     @torch.no_grad()

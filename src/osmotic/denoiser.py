@@ -125,7 +125,7 @@ class NeuralDenoiser(Denoiser):
     def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
         pairs = [self.schedule.scalars(level) for level in levels]
         noisy = [level for level, pair in zip(levels, pairs, strict=True) if pair[1] > 0]
-        times = torch.tensor([level.item() for level in noisy], dtype=torch.float64)
+        times = torch.tensor([level.number for level in noisy], dtype=torch.float64)
         alpha, sigma = torch.tensor([pair for pair in pairs if pair[1] > 0], dtype=torch.float64).unbind(1)
         (p, q), (r, s) = (
             [column.tolist() for column in pair]  # type: ignore[union-attr]
@@ -206,7 +206,7 @@ class Rescheduled(Denoiser):
         self.start = 1.0 if here >= last else float(schedule.time(last))
 
     def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
-        times = torch.tensor([float(level) for level in levels], dtype=torch.float64)
+        times = torch.tensor([level.number for level in levels], dtype=torch.float64)
         bases, scales = self._base(times)
         inner = Level.grid(bases)
         pairs = self.denoiser.schedule.pairs(bases)

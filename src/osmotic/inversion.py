@@ -102,7 +102,7 @@ class Stepwise(Inversion):
 
     @torch.no_grad()
     def encode(self, denoiser: Denoiser, x: Tensor, cond: object = None) -> Tensor:
-        levels = prepare(denoiser, self.times, x.device)
+        levels = prepare(denoiser, self.times, x.device, self.sampler)
         for s, t in itertools.pairwise(reversed(levels)):
             x = self._back(denoiser, x, s, t, cond)
         return x

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Level(Tensor):
-    """A time t (0-dimensional float64 CPU tensor) with a memo of plain numbers.
+    """A time t (0-dimensional float64 CPU tensor) with a memo of plain numbers, itself among them.
 
     The sampling loop makes each level once, so schedules, targets and clocks are evaluated once per level, in float64,
     and a step reads Python floats: no 0-dimensional tensor arithmetic and no host-device read in the loop. To everybody
@@ -20,6 +20,7 @@ class Level(Tensor):
     """
 
     memo: dict[Hashable, Any]
+    number: float
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
@@ -30,13 +31,14 @@ class Level(Tensor):
     @staticmethod
     def grid(times: Tensor) -> list[Level]:
         """The levels at times ``(n,)``."""
-        levels = [Tensor._make_subclass(Level, t) for t in times.detach().to("cpu", torch.float64, copy=True).unbind()]
-        for level in levels:
-            level.memo = {}
+        times = times.detach().to("cpu", torch.float64, copy=True)
+        levels = [Tensor._make_subclass(Level, t) for t in times.unbind()]
+        for level, number in zip(levels, times.tolist(), strict=True):
+            level.memo, level.number = {}, number
         return levels
 
     def __repr__(self) -> str:  # type: ignore[override]
-        return f"Level({self.item()})"
+        return f"Level({self.number})"
 
 
 def once(t: Tensor, key: Hashable, compute: Callable[[], T]) -> T:

@@ -82,8 +82,8 @@ class DPMSolverAdaptive(Sampler):
         """
         schedule = denoiser.schedule
         turn = 0.1 * math.sqrt(min(self.absolute, self.relative))
-        level = at_log_snr(schedule, math.log(math.tan(turn)))
-        if level.item() <= float(s):
+        (level,) = at_log_snr(schedule, [math.log(math.tan(turn))])
+        if level.number <= float(s):
             level = as_level(s)
         return denoiser(x, t, cond).at(*schedule.scalars(level)), level
 

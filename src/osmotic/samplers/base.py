@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from osmotic.denoiser import Denoiser
 from osmotic.levels import Level
 from osmotic.noise import Generators, normal
+from osmotic.schedules import Schedule
 
 State = Any
 
@@ -50,6 +51,20 @@ class Sampler(ABC):
         at most order 2, up to a logarithm; those in the angle keep their own.
         """
         return min(self.order, 2)
+
+    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+        """The levels that steps along a grid look at besides its own; found at once, before the loop.
+
+        It only saves time: a sampler that does nothing here finds them one by one.
+
+        Args:
+            schedule: the path.
+            steps: the pairs (t, s) of the grid, each with the schedule's pair in its memo.
+
+        Returns:
+            The levels, which the loop then prepares as it does the grid's.
+        """
+        return []
 
     @abstractmethod
     def step(
@@ -107,7 +122,7 @@ def trajectory(
     """
     _refuse_kinds(sampler, denoiser, x, times)
     refuse(sampler, denoiser, times)
-    levels = prepare(denoiser, times, x.device)
+    levels = prepare(denoiser, times, x.device, sampler)
     state: State = None
     yield x
     for t, s in itertools.pairwise(levels):
@@ -173,13 +188,18 @@ def numeric(denoiser: Denoiser) -> Denoiser:
     return denoiser
 
 
-def prepare(denoiser: Denoiser, times: Tensor, device: torch.device | None = None) -> list[Level]:
-    """The grid as levels, with the schedule and all else that depends on time evaluated once on all of it."""
+def prepare(
+    denoiser: Denoiser, times: Tensor, device: torch.device | None = None, sampler: Sampler | None = None
+) -> list[Level]:
+    """The grid as levels, with the schedule and all else that depends on time evaluated once on all of it, and on what
+    lies between where a sampler is named that looks there.
+    """
     times = times.detach().to("cpu", torch.float64).clamp(max=denoiser.start)
     levels, schedule = Level.grid(times), denoiser.schedule
     for level, pair in zip(levels, schedule.pairs(times), strict=True):
         level.memo[schedule] = pair
-    denoiser.prepare(levels, device or torch.device("cpu"))
+    between = [] if sampler is None else sampler.ahead(schedule, list(itertools.pairwise(levels)))
+    denoiser.prepare([*levels, *between], device or torch.device("cpu"))
     return levels
 
 

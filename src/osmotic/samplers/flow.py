@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from osmotic.estimate import Estimate
 from osmotic.levels import Level
 from osmotic.noise import Generators, normal_like
 from osmotic.samplers.base import Sampler, State
+from osmotic.samplers.lines import levels_at
+from osmotic.samplers.nodes import LooksInside, as_level
+from osmotic.schedules import Schedule
 
 
 class Euler(Sampler):
@@ -35,12 +39,18 @@ class Euler(Sampler):
         return denoiser(x, t, cond).at(*denoiser.schedule.numbers(s)), None
 
 
-class Midpoint(Sampler):
+class Midpoint(LooksInside):
     """Second order by one more estimate at the middle of the step, valid down to sigma = 0."""
 
     order = 2
     evaluations = 2
     matrix_valued = True
+
+    def places(self, schedule: Schedule, t: Level, s: Level) -> list[float]:
+        return [(t.number + s.number) / 2]
+
+    def found(self, schedule: Schedule, places: Sequence[float]) -> list[Level]:
+        return levels_at(schedule, torch.tensor(places, dtype=torch.float64))
 
     def step(
         self,
@@ -53,9 +63,8 @@ class Midpoint(Sampler):
         generator: Generators = None,
     ) -> tuple[Tensor, State]:
         schedule = denoiser.schedule
-        middle = (t + s) / 2
-        if middle.ndim == 0 and middle.device.type == "cpu":
-            middle = Level.of(middle)
+        alone = t.ndim == s.ndim == 0 and t.device.type == s.device.type == "cpu"
+        middle = self.inside(schedule, as_level(t), as_level(s))[0] if alone else (t + s) / 2
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.numbers(t), schedule.numbers(s)
         there = denoiser(x, t, cond).at(*schedule.numbers(middle))
         return x + denoiser(there, middle, cond).at(alpha_s - alpha_t, sigma_s - sigma_t), None

@@ -9,9 +9,11 @@ from __future__ import annotations
 import cmath
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from osmotic.levels import Level
 from osmotic.samplers.adams import phi
@@ -45,13 +47,24 @@ class Line(ABC):
         """
 
     @abstractmethod
-    def between(self, schedule: Schedule, t: Level, s: Level, share: float) -> Level:
-        """The level at a share of the step in this line's variable."""
+    def between(self, schedule: Schedule, t: Level, s: Level, share: float) -> float:
+        """``log(alpha / sigma)`` of the level at a share of the step in this line's variable."""
+
+    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> None:  # noqa: B027
+        """Work out for all steps of a grid at once what the moments need of the schedule; nothing here."""
 
 
-def at_log_snr(schedule: Schedule, half: float) -> Level:
-    """The level with ``log(alpha / sigma) = half``."""
-    return Level.of(schedule.time(2 * half))
+def at_log_snr(schedule: Schedule, halves: Sequence[float]) -> list[Level]:
+    """The levels with ``log(alpha / sigma) = half``, the schedule's pair in their memos."""
+    return levels_at(schedule, schedule.time(2 * torch.tensor(halves, dtype=torch.float64)))
+
+
+def levels_at(schedule: Schedule, times: Tensor) -> list[Level]:
+    """The levels at times ``(n,)``, the schedule's pair in their memos."""
+    levels = Level.grid(times)
+    for level, pair in zip(levels, schedule.pairs(times.to(torch.float64)), strict=True):
+        level.memo[schedule] = pair
+    return levels
 
 
 def half_log_snr(pair: Scalars) -> float:
@@ -68,9 +81,9 @@ class _InLogSNR(Line):
     def node(self, schedule: Schedule, t: Level) -> float:
         return half_log_snr(schedule.scalars(t))
 
-    def between(self, schedule: Schedule, t: Level, s: Level, share: float) -> Level:
+    def between(self, schedule: Schedule, t: Level, s: Level, share: float) -> float:
         first, last = (half_log_snr(schedule.scalars(level)) for level in (t, s))
-        return at_log_snr(schedule, first + share * (last - first))
+        return first + share * (last - first)
 
 
 class DataLogSNR(_InLogSNR):
@@ -141,9 +154,9 @@ class NoiseRho(Line):
         change = rho(last) - rho(first)
         return [[last[0] * change ** (m + 1) / math.factorial(m + 1) for m in range(count)]]
 
-    def between(self, schedule: Schedule, t: Level, s: Level, share: float) -> Level:
+    def between(self, schedule: Schedule, t: Level, s: Level, share: float) -> float:
         first, last = rho(schedule.scalars(t)), rho(schedule.scalars(s))
-        return at_log_snr(schedule, -math.log(first + share * (last - first)))
+        return -math.log(first + share * (last - first))
 
 
 class NoiseTime(NoiseRho):
@@ -155,17 +168,30 @@ class NoiseTime(NoiseRho):
     _x, _w = np.polynomial.legendre.leggauss(24)
 
     def node(self, schedule: Schedule, t: Level) -> float:
-        return t.item() if schedule.scalars(t)[0] > 0 else math.inf
+        return t.number if schedule.scalars(t)[0] > 0 else math.inf
 
     def moments(self, schedule: Schedule, t: Level, s: Level, count: int) -> list[list[float]]:
-        first, last = schedule.scalars(t), schedule.scalars(s)
         if count == 1:
             return super().moments(schedule, t, s, 1)
-        low, high = math.sqrt(rho(last)), math.sqrt(rho(first))
+        alpha = schedule.scalars(s)[0]
+        known = t.memo.get(self)
+        if known is None or known[0] is not s:
+            self.ahead(schedule, [(t, s)])
+            known = t.memo[self]
+        _, measure, times = known
+        u = times - t.number
+        return [[alpha * float((measure * u**m).sum()) / math.factorial(m) for m in range(count)]]
+
+    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> None:
+        """The quadratures: s, the measure drho and the times at the nodes."""
+        steps = [(t, s) for t, s in steps if schedule.scalars(t)[0] > 0]
+        ends = np.sqrt([[rho(schedule.scalars(level)) for level in pair] for pair in steps]).reshape(-1, 2, 1)
+        high, low = ends[:, 0], ends[:, 1]
         root = (high + low) / 2 - (high - low) / 2 * self._x
-        u = schedule.time(torch.from_numpy(-2 * np.log(root**2))).numpy() - t.item()
-        measure = -(high - low) / 2 * self._w * 2 * root * last[0]
-        return [[float((measure * u**m).sum()) / math.factorial(m) for m in range(count)]]
+        measure = -(high - low) / 2 * self._w * 2 * root
+        every = schedule.time(torch.from_numpy(-2 * np.log(root**2))).numpy()
+        for (t, s), row, times in zip(steps, measure, every, strict=True):
+            t.memo[self] = s, row, times
 
 
 class Flow(Line):
@@ -193,9 +219,9 @@ class Flow(Line):
         both = [turn * moment for moment in _turned(count, angle(last) - start)]
         return [[z.real for z in both], [z.imag for z in both]]
 
-    def between(self, schedule: Schedule, t: Level, s: Level, share: float) -> Level:
+    def between(self, schedule: Schedule, t: Level, s: Level, share: float) -> float:
         first, last = angle(schedule.scalars(t)), angle(schedule.scalars(s))
-        return at_log_snr(schedule, -math.log(math.tan(first + share * (last - first))))
+        return -math.log(math.tan(first + share * (last - first)))
 
 
 def _turned(count: int, d: float) -> list[complex]:

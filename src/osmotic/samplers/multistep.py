@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -62,10 +63,15 @@ class Adams(Sampler):
             raise ValueError(f"Adams' growth is at least 1; got {growth}.")
         self.line, self.steps, self.correct, self.growth = line, steps, correct, growth
         self.order: int = steps + correct
+        self.starter = Singlestep(line, THIRDS, (0, 2), 3)
 
     @property
     def order_from_noise(self) -> float:
         return self.order if isinstance(self.line, Flow) else super().order_from_noise
+
+    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+        self.line.ahead(schedule, steps)
+        return self.starter.ahead(schedule, steps[:1]) if self.order > 3 else []
 
     def step(
         self,
@@ -93,7 +99,7 @@ class Adams(Sampler):
         """The first step of a method above third order, by three estimates: a low-order one would cap all that
         follows.
         """
-        out, seen = Singlestep(self.line, THIRDS, (0, 2), 3).look(denoiser, x, t, s, cond)
+        out, seen = self.starter.look(denoiser, x, t, s, cond)
         return out, Past(x, seen[:1], self.order)
 
     def advance(self, schedule: Schedule, x: Tensor, s: Level, seen: tuple[Seen, ...]) -> tuple[Tensor, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,13 +11,42 @@ from torch import Tensor
 
 from osmotic.estimate import Estimate, gather
 from osmotic.levels import Level
-from osmotic.samplers.lines import Flow, Line, NoiseRho
+from osmotic.samplers.base import Sampler
+from osmotic.samplers.lines import Flow, Line, NoiseRho, at_log_snr
 from osmotic.schedules import Schedule
 
 TO_ZERO = NoiseRho()
 """The line of a step to sigma = 0 where a solver's own cannot see it."""
 FROM_NOISE = Flow()
 """The line of steps that have alpha = 0 among their nodes, where a solver's own cannot see it."""
+
+
+class LooksInside(Sampler):
+    """A sampler that asks the denoiser at levels between the ends of a step, which are found before the loop."""
+
+    @abstractmethod
+    def places(self, schedule: Schedule, t: Level, s: Level) -> list[float]:
+        """Where the step from t to s looks between its ends, in whatever variable :meth:`found` takes."""
+
+    def found(self, schedule: Schedule, places: Sequence[float]) -> list[Level]:
+        """The levels at places, which are ``log(alpha / sigma)`` unless a sampler has its own."""
+        return at_log_snr(schedule, places)
+
+    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+        each = [self.places(schedule, *pair) for pair in steps]
+        levels = self.found(schedule, [place for places in each for place in places])
+        unused = iter(levels)
+        for (t, s), places in zip(steps, each, strict=True):
+            t.memo[self] = s, [next(unused) for _ in places]
+        return levels
+
+    def inside(self, schedule: Schedule, t: Level, s: Level) -> list[Level]:
+        """The levels between t and s: looked up in the loop, found here otherwise."""
+        known: tuple[Level, list[Level]] | None = t.memo.get(self)
+        if known is None or known[0] is not s:
+            self.ahead(schedule, [(t, s)])
+            known = t.memo[self]
+        return known[1]
 
 
 class Seen(NamedTuple):

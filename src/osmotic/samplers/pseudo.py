@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from osmotic.denoiser import Denoiser
 from osmotic.estimate import Estimate, gather
 from osmotic.levels import Level
 from osmotic.noise import Generators
-from osmotic.samplers.base import Sampler, State
+from osmotic.samplers.base import State
+from osmotic.samplers.lines import levels_at
+from osmotic.samplers.nodes import LooksInside, as_level
 from osmotic.schedules import Schedule
 
+# As many as a four-step method lacks past estimates; one from alpha = 0, where it jumps, is not among them.
+RUNGE_KUTTA_STEPS = 3
 ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 
 
-class PNDM(Sampler):
+class PNDM(LooksInside):
     """PNDM: ``x_s = (alpha_s / alpha_t) x + (sigma_s - (alpha_s / alpha_t) sigma_t) eps'``, eps' from past eps.
 
     The weights are Adams-Bashforth's for equal steps while the integral is over sigma / alpha, so the order is 2
@@ -30,6 +37,15 @@ class PNDM(Sampler):
 
     def __init__(self, runge_kutta: bool = False) -> None:
         self.runge_kutta = runge_kutta
+
+    def places(self, schedule: Schedule, t: Level, s: Level) -> list[float]:
+        return [(t.number + s.number) / 2]
+
+    def found(self, schedule: Schedule, places: Sequence[float]) -> list[Level]:
+        return levels_at(schedule, torch.tensor(places, dtype=torch.float64))
+
+    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+        return super().ahead(schedule, steps[:RUNGE_KUTTA_STEPS]) if self.runge_kutta else []
 
     def step(
         self,
@@ -48,16 +64,16 @@ class PNDM(Sampler):
         if schedule.scalars(t)[0] == 0 or (sigma == 0 and state is None):
             # Nothing of x is signal yet, or a single step: the jump itself.
             return here.at(alpha, sigma), past
-        if sigma > 0 and self.runge_kutta and len(past) < 4:
-            return self._runge_kutta(denoiser, x, t, s, cond, here), past
+        if sigma > 0 and self.runge_kutta and len(past) <= RUNGE_KUTTA_STEPS:
+            return self._runge_kutta(denoiser, x, as_level(t), as_level(s), cond, here), past
         if sigma > 0 and state is None:
             there: Estimate = denoiser(transfer(schedule, x, t, s, (1.0,), past), s, cond)
             return transfer(schedule, x, t, s, (0.5, 0.5), (here, there)), past
         return transfer(schedule, x, t, s, ADAMS_BASHFORTH[len(past) - 1], past), past
 
-    @staticmethod
-    def _runge_kutta(denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: object, here: Estimate) -> Tensor:
-        schedule, middle = denoiser.schedule, Level.of((t + s) / 2)
+    def _runge_kutta(self, denoiser: Denoiser, x: Tensor, t: Level, s: Level, cond: object, here: Estimate) -> Tensor:
+        schedule = denoiser.schedule
+        (middle,) = self.inside(schedule, t, s)
         second: Estimate = denoiser(transfer(schedule, x, t, middle, (1.0,), (here,)), middle, cond)
         third: Estimate = denoiser(transfer(schedule, x, t, middle, (1.0,), (second,)), middle, cond)
         fourth: Estimate = denoiser(transfer(schedule, x, t, s, (1.0,), (third,)), s, cond)

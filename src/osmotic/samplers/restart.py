@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from osmotic.denoiser import Denoiser
+from osmotic.levels import Level
 from osmotic.noise import Generators, normal_like
 from osmotic.samplers.base import Sampler, State, prepare
 from osmotic.samplers.flow import Heun
@@ -77,6 +78,9 @@ class Restart(Sampler):
         self.noise, self.order = noise, 0
         self.evaluations = self.solver.evaluations
 
+    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+        return self.solver.ahead(schedule, steps)
+
     def step(
         self,
         denoiser: Denoiser,
@@ -110,7 +114,7 @@ class Restart(Sampler):
             high = min(interval.highest, limit)
             if not high > low:
                 continue
-            levels = prepare(denoiser, _ladder(schedule, high, s, interval.steps), x.device)
+            levels = prepare(denoiser, _ladder(schedule, high, s, interval.steps), x.device, self.solver)
             alpha_high, alpha_low = schedule.scalars(levels[0])[0], schedule.scalars(s)[0]
             deviation = alpha_high * self.noise * math.sqrt(high**2 - low**2)
             for _ in range(interval.repeats):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from osmotic.denoiser import Denoiser
 from osmotic.estimate import Estimate, gather
 from osmotic.levels import Level
 from osmotic.noise import Generators
-from osmotic.samplers.base import Sampler, State
-from osmotic.samplers.lines import angle, at_log_snr, half_log_snr, rho
-from osmotic.samplers.nodes import as_level
+from osmotic.samplers.base import State
+from osmotic.samplers.lines import angle, at_log_snr, half_log_snr, levels_at, rho
+from osmotic.samplers.nodes import LooksInside, as_level
 from osmotic.schedules import Schedule
 
 
@@ -34,8 +36,15 @@ class Picture(ABC):
         """The variable at a level."""
 
     @abstractmethod
-    def level(self, schedule: Schedule, variable: float) -> Level:
-        """Its inverse."""
+    def place(self, variable: float) -> float:
+        """``log(alpha / sigma)`` there, or whatever :meth:`levels` takes."""
+
+    def levels(self, schedule: Schedule, places: Sequence[float]) -> list[Level]:
+        """The levels at places."""
+        return at_log_snr(schedule, places)
+
+    def ahead(self, schedule: Schedule, levels: Sequence[Level]) -> None:  # noqa: B027
+        """Work out at once what :meth:`slope` needs of the schedule at many levels; nothing here."""
 
     @abstractmethod
     def slope(self, schedule: Schedule, t: Level) -> Slope:
@@ -48,8 +57,8 @@ class InRho(Picture):
     def variable(self, schedule: Schedule, t: Level) -> float:
         return rho(schedule.scalars(t))
 
-    def level(self, schedule: Schedule, variable: float) -> Level:
-        return at_log_snr(schedule, -math.log(variable))
+    def place(self, variable: float) -> float:
+        return -math.log(variable)
 
     def slope(self, schedule: Schedule, t: Level) -> Slope:
         return Slope(schedule.scalars(t)[0], 0.0, 1.0)
@@ -61,8 +70,8 @@ class InLogSNR(Picture):
     def variable(self, schedule: Schedule, t: Level) -> float:
         return half_log_snr(schedule.scalars(t))
 
-    def level(self, schedule: Schedule, variable: float) -> Level:
-        return at_log_snr(schedule, variable)
+    def place(self, variable: float) -> float:
+        return variable
 
     def slope(self, schedule: Schedule, t: Level) -> Slope:
         pair = schedule.scalars(t)
@@ -77,8 +86,8 @@ class InAngle(Picture):
     def variable(self, schedule: Schedule, t: Level) -> float:
         return angle(schedule.scalars(t))
 
-    def level(self, schedule: Schedule, variable: float) -> Level:
-        return at_log_snr(schedule, -math.log(math.tan(variable)))
+    def place(self, variable: float) -> float:
+        return -math.log(math.tan(variable))
 
     def slope(self, schedule: Schedule, t: Level) -> Slope:
         alpha, sigma = schedule.scalars(t)
@@ -90,16 +99,26 @@ class InTime(Picture):
     """``dx/dt = alpha' x0 + sigma' eps``: the path's own time, the only picture in which the schedule matters."""
 
     def variable(self, schedule: Schedule, t: Level) -> float:
-        return t.item()
+        return t.number
 
-    def level(self, schedule: Schedule, variable: float) -> Level:
-        return Level.of(variable)
+    def place(self, variable: float) -> float:
+        return variable
+
+    def levels(self, schedule: Schedule, places: Sequence[float]) -> list[Level]:
+        return levels_at(schedule, torch.tensor(places, dtype=torch.float64))
+
+    def ahead(self, schedule: Schedule, levels: Sequence[Level]) -> None:
+        rates = schedule.rates(torch.tensor([level.number for level in levels], dtype=torch.float64))
+        for level, *pair in zip(levels, *(rate.tolist() for rate in rates), strict=True):
+            level.memo[InTime] = pair
 
     def slope(self, schedule: Schedule, t: Level) -> Slope:
-        dalpha, dsigma = (float(rate) for rate in schedule.rates(t))
+        if InTime not in t.memo:
+            self.ahead(schedule, [t])
+        dalpha, dsigma = t.memo[InTime]
         if not (math.isfinite(dalpha) and math.isfinite(dsigma)):
             raise ValueError(
-                f"{type(schedule).__name__} moves infinitely fast at t = {t.item():.6g}, so it cannot be stepped in "
+                f"{type(schedule).__name__} moves infinitely fast at t = {t.number:.6g}, so it cannot be stepped in "
                 "its own time there; use the angle or log-SNR."
             )
         return Slope(1.0, dalpha, dsigma)
@@ -123,6 +142,7 @@ class Tableau(NamedTuple):
     open: Tableau | None = None
 
 
+IN_ANGLE = InAngle()
 EULER = Tableau(1, (), (1.0,))
 MIDPOINT = Tableau(2, ((0.5,),), (0.0, 1.0))
 HEUN = Tableau(2, ((1.0,),), (0.5, 0.5), MIDPOINT)
@@ -130,7 +150,7 @@ HEUN_3 = Tableau(3, ((1 / 3,), (0.0, 2 / 3)), (0.25, 0.0, 0.75))
 RK4 = Tableau(4, ((0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6), HEUN_3)
 
 
-class RungeKutta(Sampler):
+class RungeKutta(LooksInside):
     """An explicit Runge-Kutta method in a picture; where that cannot see an end of the step, in the angle.
 
     Where the method would look at sigma = 0 its open companion takes the step, which keeps the order.
@@ -151,6 +171,26 @@ class RungeKutta(Sampler):
             return 0  # explicit steps in log-SNR do not bear the long ones at the ends
         return self.order if isinstance(self.picture, InAngle) else super().order_from_noise
 
+    def places(self, schedule: Schedule, t: Level, s: Level) -> list[float]:
+        tableau, picture = self._means(schedule, t, s)
+        first, last = (picture.variable(schedule, level) for level in (t, s))
+        return [picture.place(first + sum(row) * (last - first)) for row in tableau.stages if sum(row) < 1]
+
+    def found(self, schedule: Schedule, places: Sequence[float]) -> list[Level]:
+        return self.picture.levels(schedule, places)
+
+    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+        levels = super().ahead(schedule, steps)
+        self.picture.ahead(schedule, [*(t for t, _ in steps), *levels])
+        return levels
+
+    def _means(self, schedule: Schedule, t: Level, s: Level) -> tuple[Tableau, Picture]:
+        """The method and the picture of a step, which depend on its ends."""
+        landing = schedule.scalars(s)[1] == 0
+        tableau = self.tableau.open or self.tableau if landing else self.tableau
+        seen = all(math.isfinite(self.picture.variable(schedule, level)) for level in (t, s))
+        return tableau, self.picture if seen else IN_ANGLE
+
     def step(
         self,
         denoiser: Denoiser,
@@ -162,18 +202,12 @@ class RungeKutta(Sampler):
         generator: Generators = None,
     ) -> tuple[Tensor, State]:
         schedule, t, s = denoiser.schedule, as_level(t), as_level(s)
-        landing = schedule.scalars(s)[1] == 0
-        tableau = self.tableau.open or self.tableau if landing else self.tableau
-        picture = self.picture
-        ends = [picture.variable(schedule, level) for level in (t, s)]
-        if not all(map(math.isfinite, ends)):
-            picture = InAngle()
-            ends = [picture.variable(schedule, level) for level in (t, s)]
-        h, first = ends[1] - ends[0], picture.slope(schedule, t)
+        tableau, picture = self._means(schedule, t, s)
+        h = picture.variable(schedule, s) - picture.variable(schedule, t)
+        first, between = picture.slope(schedule, t), iter(self.inside(schedule, t, s))
         seen: list[tuple[Estimate, Slope]] = [(denoiser(x, t, cond), first)]
         for row in tableau.stages:
-            share = sum(row)
-            level = s if share == 1 else picture.level(schedule, ends[0] + share * h)
+            level = next(between) if sum(row) < 1 else s
             slope = picture.slope(schedule, level)
             there = _move(x, slope.scale / first.scale, slope.scale * h, row, seen)
             seen.append((denoiser(there, level, cond), slope))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from osmotic.denoiser import Denoiser
 from osmotic.estimate import Estimate
-from osmotic.levels import once
+from osmotic.levels import Level
 from osmotic.noise import Generators, Pair, increment
 from osmotic.samplers.base import Sampler, State, half_log_snr_step, renewed
+from osmotic.samplers.nodes import as_level
 from osmotic.schedules import Schedule
 
 # Where a step goes on average, and the deviation of the noise it adds there.
@@ -125,16 +128,20 @@ class NativeEulerMaruyama(_Diffusion):
         self.tau = tau
         self.stochastic = tau > 0
 
+    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+        sde = schedule.sde(torch.tensor([t.number for t, _ in steps], dtype=torch.float64))
+        for (t, _), drift, diffusion in zip(steps, *(each.tolist() for each in sde), strict=True):
+            t.memo[self] = drift, diffusion
+        return []
+
     def move(self, schedule: Schedule, estimate: Estimate, x: Tensor, t: Tensor, s: Tensor) -> Move:
         pair_t, pair_s = schedule.scalars(t), schedule.scalars(s)
         if pair_t[0] == 0:
             return frozen(estimate, x, pair_t, pair_s, self.tau)
-
-        def sde() -> tuple[float, float, float]:
-            drift, diffusion = schedule.sde(t)
-            return float(t - s), float(drift), float(diffusion)
-
-        dt, f, g2 = once(t, (self, schedule, float(s)), sde)
+        t, s = as_level(t), as_level(s)
+        if self not in t.memo:
+            self.ahead(schedule, [(t, s)])
+        (f, g2), dt = t.memo[self], t.number - s.number
         mean = estimate.at(0.0, -(1 + self.tau**2) / 2 * g2 * dt / pair_t[1]).add(x, alpha=1 - f * dt)
         return mean, self.tau * math.sqrt(g2 * dt)
 

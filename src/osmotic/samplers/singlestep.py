@@ -14,7 +14,7 @@ from osmotic.noise import Generators
 from osmotic.samplers.adams import weights
 from osmotic.samplers.base import Sampler, State
 from osmotic.samplers.lines import DataLogSNR, Line, NoiseLogSNR
-from osmotic.samplers.nodes import Seen, as_level, fitting, join
+from osmotic.samplers.nodes import LooksInside, Seen, as_level, fitting, join
 from osmotic.schedules import Schedule
 
 
@@ -30,7 +30,7 @@ class Stage(NamedTuple):
     nodes: tuple[int, ...]
 
 
-class Singlestep(Sampler):
+class Singlestep(LooksInside):
     """A step by estimates at points inside it, each reached from earlier ones with weights exact for their polynomial.
 
     The shares are measured in the line's variable. A step to sigma = 0 is taken with the same points on
@@ -59,13 +59,16 @@ class Singlestep(Sampler):
     ) -> tuple[Tensor, State]:
         return self.look(denoiser, x, as_level(t), as_level(s), cond)[0], None
 
+    def places(self, schedule: Schedule, t: Level, s: Level) -> list[float]:
+        line = fitting(self.line, schedule, [t, s])
+        return [line.between(schedule, t, s, stage.share) for stage in self.stages]
+
     def look(self, denoiser: Denoiser, x: Tensor, t: Level, s: Level, cond: object) -> tuple[Tensor, tuple[Seen, ...]]:
         """The step, and what was seen on the way."""
         schedule = denoiser.schedule
         seen = [Seen(t, denoiser(x, t, cond))]
         line = fitting(self.line, schedule, [t, s])
-        for stage in self.stages:
-            level = line.between(schedule, t, s, stage.share)
+        for stage, level in zip(self.stages, self.inside(schedule, t, s), strict=True):
             there = self.combine(schedule, line, x, t, level, [seen[i] for i in stage.nodes])
             seen.append(Seen(level, denoiser(there, level, cond)))
         return self.combine(schedule, line, x, t, s, [seen[i] for i in self.last]), tuple(seen)
@@ -169,6 +172,12 @@ class DPMSolverFast(Sampler):
         self.steps = None if self.orders is None else len(self.orders)
         self.solvers = {order: dpm_solver(order) for order in (1, 2, 3)}
 
+    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+        by_order: dict[int, list[tuple[Level, Level]]] = {}
+        for index, (t, s) in enumerate(steps):
+            by_order.setdefault(self._order(index, schedule, s), []).append((t, s))
+        return [level for order, some in by_order.items() for level in self.solvers[order].ahead(schedule, some)]
+
     def step(
         self,
         denoiser: Denoiser,
@@ -180,11 +189,12 @@ class DPMSolverFast(Sampler):
         generator: Generators = None,
     ) -> tuple[Tensor, State]:
         index = state or 0
+        solver = self.solvers[self._order(index, denoiser.schedule, s)]
+        return solver.step(denoiser, x, t, s, cond, None, generator)[0], index + 1
+
+    def _order(self, index: int, schedule: Schedule, s: Tensor) -> int:
         if self.orders is None:
-            order = 3 if denoiser.schedule.scalars(s)[1] > 0 else 2
-        elif index < len(self.orders):
-            order = self.orders[index]
-        else:
-            raise ValueError(f"DPMSolverFast was planned for {len(self.orders)} steps; give it a grid of as many.")
-        out, _ = self.solvers[order].step(denoiser, x, t, s, cond, None, generator)
-        return out, index + 1
+            return 3 if schedule.scalars(s)[1] > 0 else 2
+        if index < len(self.orders):
+            return self.orders[index]
+        raise ValueError(f"DPMSolverFast was planned for {len(self.orders)} steps; give it a grid of as many.")
