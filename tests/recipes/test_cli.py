@@ -6,10 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from osmotic.data.dataset import open_data
+from osmotic.recipes import plan
+from osmotic.recipes.train import resolve
+from osmotic.training import build
+from osmotic.training.recipe import Objective, Process, Recipe
 
 from .conftest import SMALL_NET, TINY
 
@@ -51,6 +59,40 @@ def test_a_plan_is_printed_before_training(osmotic, pictures, tmp_path):
     assert code == 0
     for word in ("parameters", "MFLOP", "MiB", "time: about", "4 steps of 8", "60 images", "3 classes: one, two, zero"):
         assert word in out
+
+
+@pytest.mark.parametrize("objective", get_args(Objective))
+def test_the_plan_names_the_objective_and_what_of_the_process_it_uses(objective):
+    """What an objective refuses to be told is not in its plan, and what it takes is."""
+    dataset = open_data("moons")
+
+    def made(**more) -> Process:
+        process = Process(objective=objective, sigma_data=1.0, **more)
+        build.task(resolve(Recipe(process=process), dataset), dataset.spec, torch.device("cpu"))
+        return process
+
+    assert plan.objective(made()).startswith(f"{objective}, ")
+    for name, value, words in [("law", "logit-normal", "times"), ("weight", "likelihood", "weight")]:
+        if refuses(made, name, value):
+            assert f"{Process.model_fields[name].default} {words}" not in plan.objective(made())
+        else:
+            assert f", {value} {words}" in plan.objective(made(**{name: value}))
+
+
+def refuses(made, name: str, value: str) -> bool:
+    """Whether an objective takes no such setting."""
+    try:
+        made(**{name: value})
+    except ValueError as error:
+        return f"takes no --{name}" in str(error)
+    return False
+
+
+def test_the_plan_that_is_printed_has_the_objective(osmotic, tmp_path):
+    words = ["train", "moons", "--widths", 8, "--objective", "hybrid", *TINY]
+    code, out, _ = osmotic(*words, "--out", tmp_path / "run")
+    assert code == 0
+    assert "objective: hybrid, log-normal times, unit weight\n" in out
 
 
 def test_sample_i_is_the_same_in_any_batch_and_count(osmotic, picture_run, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import re
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -13,9 +12,10 @@ import tyro
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from osmotic.cli import wording
+
 # Flat names (no "--training.steps"), and a flag that is off has no "--no-" twin.
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-NO_TYPE = re.compile(r"no type matching (?:\{None\}\|)?(\S+) could be instantiated from (\[.*?\]).*")
 FOUND = "found from the data"
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -38,15 +38,7 @@ def parse(command: type[T], name: str, words: list[str]) -> T:
     except SystemExit as stop:
         if not stop.code:
             raise
-    # Boxes are drawn around the text, in lines or in ASCII; a flag's own dashes are on the left.
-    lines = [line.strip(" │╭╮╰╯─|+").rstrip("-─ ") for line in heard.getvalue().splitlines()]
-    lines = [line for line in lines if line.strip("-─ ")]
-    ends = [i for i, line in enumerate(lines) if line.startswith(("Perhaps you meant", "For full helptext"))]
-    complaint = " ".join(lines[1 : min(ends, default=None)]) or "The command cannot be understood"
-    complaint = NO_TYPE.sub(r"\2 is no \1", complaint)
-    meant = [line.split()[0] for line in lines if line.startswith("--") and "--help" not in line]
-    hint = f" (did you mean {meant[0]}?)" if meant and "nrecognized" in complaint else ""
-    raise UsageError(f"{complaint.rstrip('.')}{hint}; `osmotic {name} --help` lists what there is.")
+    raise UsageError(wording.sentence(heard.getvalue(), command, name))
 
 
 def flags(

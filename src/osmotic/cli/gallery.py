@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from osmotic.cli.flags import UsageError, parse
+from osmotic.data.errors import plural
 
 
 @dataclass
@@ -46,5 +47,6 @@ def main(words: list[str]) -> int:
             bar.update()
 
         page, *pictures = gallery(settings.out, settings.only, settings.seed, advance)
-    print(f"{len(pictures)} figures and their numbers in {settings.out}; look at {page}")
+    whose = "its" if len(pictures) == 1 else "their"
+    print(f"{plural(len(pictures), 'figure')} and {whose} numbers in {settings.out}; look at {page}")
     return 0

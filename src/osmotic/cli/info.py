@@ -10,6 +10,8 @@ import tyro
 
 from osmotic.cli.flags import given, parse
 from osmotic.cli.reading import Reading
+from osmotic.data.errors import plural
+from osmotic.training.errors import RunError
 from osmotic.training.run import RECIPE, Run
 from osmotic.training.sampling import Tuned, Tuning
 
@@ -48,9 +50,10 @@ def about_run(path: Path) -> list[str]:
     complete, records = run.complete(), run.metrics()
     steps = int(recipe.get("options", {}).get("steps", 0))
     at = complete[0][1].step if complete else 0
+    count = plural(int(data.get("count", 0)), "sample")
     lines = [
         f"{path}: a run at step {at:,} of {steps:,}",
-        f"data: {data.get('source')}, {int(data.get('count', 0)):,} samples of shape {tuple(data.get('shape', ()))}",
+        f"data: {data.get('source')}, {count} of shape {tuple(data.get('shape', ()))}",
     ]
     for part in ("architecture", "process", "options"):
         shown = {k: v for k, v in recipe.get(part, {}).items() if v is not None}
@@ -58,21 +61,33 @@ def about_run(path: Path) -> list[str]:
     lines += [f"checkpoint: {folder}" + _held_out(m.held_out) for folder, m in complete]
     record = next((r for r in reversed(records) if "loss" in r), None)
     if record is not None:
-        lines.append(
-            f"training loss {record['loss']:.4g} at step {record['step']:,}, {record['skipped_in_all']} steps skipped"
-        )
-    tuning = Tuning(run)
-    last = tuning.last()
-    return lines + [_tuned(tuning.read(nfe), last) for nfe in tuning.budgets()]
+        skipped = plural(record["skipped_in_all"], "step")
+        lines.append(f"training loss {record['loss']:.4g} at step {record['step']:,}, {skipped} skipped")
+    return lines + about_tuning(Tuning(run))
+
+
+def about_tuning(tuning: Tuning) -> list[str]:
+    """A line for each budget; a damaged file is one of them, for the rest of the run is as good as ever."""
+    try:
+        last = tuning.last()
+    except RunError as error:
+        return [str(error)]
+    lines = []
+    for nfe in tuning.budgets():
+        try:
+            lines.append(_tuned(tuning.read(nfe), last))
+        except RunError as error:
+            lines.append(str(error))
+    return lines
 
 
 def _tuned(tuned: Tuned, last: Tuned | None) -> str:
     """What was tuned for a budget, and how much it gains."""
-    default = tuned.default
-    line = (
-        f"tuned for {tuned.nfe} evaluations at step {tuned.step:,}: {tuned.says()}, error {tuned.choice.confirmed:.3g} "
-        f"against {default.confirmed:.3g} by default"
-    )
+    budget = plural(tuned.nfe, "evaluation")
+    line = f"tuned for {budget} at step {tuned.step:,}: {tuned.says()}"
+    found, usual = tuned.choice.confirmed, tuned.default.confirmed
+    if found is not None and usual is not None:
+        line += f", error {found:.3g} against {usual:.3g} by default"
     return line + ("; used by `osmotic sample`" if last is not None and last.nfe == tuned.nfe else "")
 
 

@@ -9,18 +9,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import tyro
 from pydantic import Field
 
 from osmotic.cli.flags import UsageError, build, flags, given, parse
+from osmotic.data.errors import plural
+from osmotic.training.errors import RunError
 from osmotic.training.recipe import Frozen, Grid, Sampler
-from osmotic.training.sampling import SAMPLER, STEPS
+from osmotic.training.sampling import SAMPLER, STEPS, Tuned
 
 if TYPE_CHECKING:
+    from osmotic.times import Grid as Stops
+    from osmotic.training.chosen import Plan
     from osmotic.training.model import Model
-    from osmotic.training.sampling import Tuned
+
+# The catalogue's, and those that tuning makes for a model (recipes/search.py): both sides know the same names.
+GridName = Literal[
+    Grid,
+    "suggested",
+    "cosine-data",
+    "cosine-low",
+    "cosine-high",
+    "log-snr-short",
+    "log-snr-long",
+    "karras-data",
+    "power-data",
+    "span-data",
+]
+WITHOUT = "--grid, or another --sampler or --steps,"
+SLOW = "heun, ddpm-large, predictor-corrector, reverse-diffusion and rk4-log-snr want 20 or more"
 
 
 class Sampling(Frozen):
@@ -37,9 +56,11 @@ class Sampling(Frozen):
     guidance: float = Field(1.0, description="classifier-free scale: 0 ignores the class, 1 is plain, above 1 sharpens")
     nfe: int | None = Field(None, ge=1, description="sample as `osmotic tune` found best for this many evaluations")
     sampler: Sampler | None = Field(None, description=f"the solver (default: as tuned last, else {SAMPLER})")
-    steps: int | None = Field(None, ge=1, description=f"steps of the solver (default: as tuned last, else {STEPS})")
-    grid: Grid | None = Field(
-        None, description="where the solver stops (default: as tuned last, else found from the data)"
+    steps: int | None = Field(
+        None, ge=1, description=f"steps of the solver (default: as tuned last, else {STEPS}); {SLOW}"
+    )
+    grid: GridName | None = Field(
+        None, description="where the solver stops (default: as tuned last, else 'suggested', found from the data)"
     )
     batch_size: int = Field(256, ge=1, description="samples at a time: memory, not results")
     weights: str | None = Field(None, description="which weights: model, or ema-HALFLIFE (default: the first average)")
@@ -73,7 +94,7 @@ def main(words: list[str]) -> int:
 
     model = load(command.run, settings.weights)
     labels, rows = classes(model, settings)
-    plan = model.plan(settings.sampler, settings.steps, settings.grid, settings.nfe)
+    plan = planned(model, settings)
     if plan.tuned is not None:
         print(spoken_choice(model, plan.tuned, settings.guidance), file=sys.stderr)
     with tqdm(total=settings.count, desc="sampling", unit="sample", delay=2, leave=False) as bar:
@@ -100,13 +121,55 @@ def main(words: list[str]) -> int:
     return 0
 
 
+def planned(model: Model, settings: Sampling) -> Plan:
+    """How the samples are drawn.
+
+    Raises:
+        UsageError: for a stored choice that cannot be used, naming its file.
+    """
+    grid = None if settings.grid is None else chosen(model, settings.grid)
+    try:
+        plan = model.plan(settings.sampler, settings.steps, grid, settings.nfe)
+        if plan.tuned is not None:
+            plan.grid(model.denoiser.schedule, plan.steps, model.denoiser.start)
+    except RunError:
+        raise  # it names its file already
+    except ValueError as error:
+        stored = None if settings.sampler or settings.steps or grid else stored_choice(model, settings.nfe)
+        if model.tuning is None or stored is None:
+            raise
+        path = model.tuning.path(stored.nfe)
+        known = stored.choice.sampler in get_args(Sampler)
+        reason = str(error).rstrip(".") if known else f"there is no sampler {stored.choice.sampler!r}"
+        raise UsageError(
+            f"{path} cannot be used ({reason}); run `osmotic tune {path.parent.parent}` again, or delete {path.parent}."
+        ) from None
+    return plan
+
+
+def stored_choice(model: Model, nfe: int | None) -> Tuned | None:
+    """What tuning stored for a budget, or last."""
+    tuning = model.tuning
+    return None if tuning is None else tuning.last() if nfe is None else tuning.read(nfe)
+
+
+def chosen(model: Model, name: GridName) -> str | Stops:
+    """The grid of a name: the catalogue's stay names, those made for this model become grids."""
+    if name in get_args(Grid):
+        return name
+    from osmotic.recipes.search import grids
+
+    return grids(model)[name]
+
+
 def spoken_choice(model: Model, tuned: Tuned, guidance: float) -> str:
-    """One line on the stored choice, and what of it may not hold."""
-    line = f"osmotic: sampling as tuned for {tuned.nfe} evaluations: {tuned.says()}"
+    """One line on the stored choice: what of it may not hold, and how to do without it."""
+    line = f"osmotic: sampling as tuned for {plural(tuned.nfe, 'evaluation')}: {tuned.says()}"
     stale = tuned.stale(model.step, model.weights)
-    if stale is not None:
-        return f"{line}. {stale}"
-    return line if guidance == tuned.guidance else f"{line} (found at guidance {tuned.guidance:g})"
+    if stale is None and guidance != tuned.guidance:
+        line = f"{line} (found at guidance {tuned.guidance:g})"
+    line = f"{line}; naming {WITHOUT} leaves the tuning out."
+    return line if stale is None else f"{line} {stale}"
 
 
 def place(run: Path, settings: Sampling) -> Path:

@@ -10,13 +10,16 @@ import tyro
 from pydantic import Field
 
 from osmotic.cli.flags import build, flags, given, parse
+from osmotic.cli.sample import WITHOUT
 from osmotic.training.recipe import Frozen
 
 
 class Budget(Frozen):
     """What to tune for."""
 
-    nfe: int = Field(8, ge=1, description="evaluations of the model for each sample: the time that sampling takes")
+    nfe: int = Field(
+        8, ge=1, le=256, description="evaluations of the model for each sample: the time that sampling takes"
+    )
     guidance: float = Field(1.0, description="classifier-free scale that you will sample with")
     count: int = Field(64, ge=1, description="noises to tune on, and as many to confirm on; fewer is faster")
     seed: int = Field(0, ge=0, lt=2**63, description="of the noises")
@@ -29,7 +32,11 @@ Flags = flags(Budget, "tuning")
 
 @dataclass
 class Tune:
-    """Find the solver and the steps that come nearest to converged samples within a budget, for `osmotic sample`."""
+    """Find the solver and the steps that come nearest to converged samples within a budget, for `osmotic sample`.
+
+    `osmotic sample RUN` then uses what was tuned last, and `osmotic sample RUN --nfe N` what was tuned for N. Naming
+    --grid, or another --sampler or --steps, leaves the tuning out; deleting RUN/tuning forgets it.
+    """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """directory that `osmotic train` made"""
@@ -46,17 +53,22 @@ def main(words: list[str]) -> int:
     Run.open(command.run)  # a wrong directory is refused before torch is imported
     from osmotic.recipes.tune import tune
 
-    tuned, paths = tune(
-        command.run,
-        settings.nfe,
-        settings.guidance,
-        settings.count,
-        settings.seed,
-        settings.weights,
-        minutes=settings.minutes,
-        tell=print,
-    )
+    try:
+        tuned, paths = tune(
+            command.run,
+            settings.nfe,
+            settings.guidance,
+            settings.count,
+            settings.seed,
+            settings.weights,
+            minutes=settings.minutes,
+            tell=print,
+        )
+    except KeyboardInterrupt as stop:
+        nothing = "Interrupted before every solver was tried; nothing was stored. A smaller --count takes less time."
+        raise KeyboardInterrupt(str(stop) or nothing) from None
     for path in paths:
         print(path)
-    print(f"`osmotic sample {command.run}` now uses {tuned.says()}; --sampler, --steps or --grid override it")
+    print(f"`osmotic sample {command.run}` now uses {tuned.says()}")
+    print(f"naming {WITHOUT} leaves the tuning out; deleting {command.run / 'tuning'} forgets it")
     return 0

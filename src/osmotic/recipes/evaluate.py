@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from osmotic.condition import Condition
 from osmotic.data.counter import permutation
 from osmotic.data.dataset import Dataset
-from osmotic.dequantize import Dequantizer, Uniform, dequantized
+from osmotic.data.errors import plural
+from osmotic.dequantize import Dequantizer, Uniform
 from osmotic.divergence import Divergence, Exact, Hutchinson
-from osmotic.likelihood import bits_per_dimension, density
-from osmotic.noise import generator
+from osmotic.likelihood import bits_per_dimension
 from osmotic.ode import NODES
-from osmotic.recipes.held_out import held_out, lattice, log_jacobian, unit
+from osmotic.recipes.dequantisation import Learned
+from osmotic.recipes.draws import USUAL_EVALUATIONS, ByBound, ByFlow, Draws, Progress
+from osmotic.recipes.error_bars import Mean, comparison, mean
+from osmotic.recipes.held_out import lattice, log_jacobian, parts, unit
+from osmotic.recipes.plan import duration
 from osmotic.samplers.adaptive import AngleFlow
 from osmotic.training.model import Model, load
 from osmotic.training.run import write_json
@@ -35,20 +38,9 @@ dimension."""
 
 # Larger samples than this are traced by random probes: exactness costs as many backward passes as entries.
 FEW = 32
-USUAL_EVALUATIONS = 300
 
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over samples, its standard error, and the part of that which more draws would remove (None: unknown)."""
-
-    mean: float
-    standard_error: float
-    from_draws: float | None
-
-    def __str__(self) -> str:
-        drawn = "" if self.from_draws is None else f" ({self.from_draws:.2g} of it from draws)"
-        return f"{self.mean:.4f} +- {self.standard_error:.2g}{drawn}"
+LEVELS = 128
+"""Of the variational bound for each sample and draw, where it is asked for by name."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +54,9 @@ class Report:
         count: samples used, of ``held_out``.
         evaluations: of the denoiser per sample and draw, the mean.
         settings: everything that decided the result.
+        uniform: bits per dimension by uniform noise, where the dequantisation was learned.
+        saved: bits per dimension that the learned one saves, on the same samples and draws; negative if it costs.
+        bound: bits per dimension by the variational bound, where that was asked for.
     """
 
     nats: Mean
@@ -73,13 +68,20 @@ class Report:
     evaluations: float
     seconds: float
     settings: dict[str, Any]
+    uniform: Mean | None = None
+    saved: Mean | None = None
+    bound: Mean | None = None
 
     def lines(self) -> list[str]:
         """The table that the command prints."""
-        rows = [
-            ("bits per dimension", str(self.bits)),
+        rows = [("bits per dimension", str(self.bits))]
+        if self.uniform is not None and self.saved is not None:
+            rows.append(("by uniform noise", f"{self.uniform}; {comparison(self.saved)}"))
+        if self.bound is not None:
+            rows.append(("by the variational bound", str(self.bound)))
+        rows += [
             ("nats per sample", str(self.nats)),
-            ("held-out samples", f"{self.count:,} of {self.held_out:,}, of {self.dimensions:,} dimensions"),
+            ("held-out samples", f"{self.count:,} of {self.held_out:,}, of {plural(self.dimensions, 'dimension')}"),
             ("relative to", self.unit),
             ("evaluations", f"{self.evaluations:.0f} a sample, {self.seconds:.0f} s in all"),
         ]
@@ -93,8 +95,7 @@ def likelihood(
     data: Any = None,
     *,
     count: int | None = None,
-    divergence: str | None = None,
-    probes: int = 1,
+    divergence: Divergence | None = None,
     draws: int | None = None,
     noise: float | None = None,
     tolerance: float = TOLERANCE,
@@ -102,9 +103,10 @@ def likelihood(
     conditional: bool = False,
     weights: str | None = None,
     batch_size: int = 128,
-    dequantizer: Dequantizer | None = None,
+    dequantizer: Dequantizer | Learned | None = None,
+    bound: int | None = None,
     tell: Callable[[str], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Measure a run on its held-out data and store the result in ``RUN/evaluation/likelihood.json``.
 
@@ -112,8 +114,8 @@ def likelihood(
         run: directory that training made; its newest whole checkpoint is used.
         data: what it was trained on, where that is not found again at its own place.
         count: held-out samples, a fixed random part; by default as many as take about a minute on this machine.
-        divergence: ``"exact"`` or ``"hutchinson"``; exact up to 32 entries a sample by default.
-        probes: of Hutchinson, at least 1.
+        divergence: how it is found; exactly up to 32 entries a sample by default, else by one random probe. Probes are
+            drawn for each sample and draw from the seed.
         draws: of dequantising noise and probes for each sample; 2 by default, 1 where nothing is random.
         noise: at which data are read, in the network's units (see :func:`osmotic.likelihood.density`); half the spacing
             of pictures' values, else 0.004 of the data's deviation.
@@ -122,118 +124,158 @@ def likelihood(
         conditional: given each sample's class.
         weights: ``"model"`` or ``"ema-HALFLIFE"``; the first average by default.
         batch_size: samples at a time: memory, not results.
-        dequantizer: of pictures; Uniform() by default.
-        tell: called with a sentence about what is going to be done.
-        progress: called with the samples finished (times draws) and their number.
+        dequantizer: of pictures; Uniform() by default. A Learned() is fitted to the run's training data first and
+            compared with uniform noise, which doubles the measurement.
+        bound: levels of the variational bound, which is then measured too, on as many draws; None for none.
+        tell: called with a sentence about what is going to be done and how long it will take.
+        progress: called with the samples finished since (times draws, in parts of one) and their number in all, for
+            each thing that is done.
 
     Raises:
         ValueError: for a run without held-out data, other data, or settings that mean nothing, in one sentence.
     """
-    begun = time.monotonic()
-    if draws is not None and draws < 1:
-        raise ValueError(f"At least one draw is needed; got {draws}.")
-    held = held_out(run, data)
-    model = load(run, weights)
-    _refuse_unlearned(model, conditional)
-    entries = math.prod(model.spec.shape)
-    spacing = lattice(model.spec)
-    trace = tracing(divergence, entries, probes)
-    random = spacing is not None or not isinstance(trace, Exact)
-    draws = (draws or 2) if random else 1
-    if noise is None:
-        noise = spacing / 2 if spacing else 0.004 * (model.recipe.process.sigma_data or 1.0)
-    work = _Work(model, held, dequantizer or Uniform(), spacing, trace, noise, tolerance, seed, conditional)
-    chosen = permutation(seed, 0, len(held))
-    chosen = chosen[: count or affordable(work, chosen[: min(batch_size, len(held))], draws)]
-    if tell is not None:
-        tell(f"measuring {len(chosen):,} of {len(held):,} held-out samples, {draws} draw{'s' * (draws > 1)} each")
-    found, evaluations = work.draw(chosen, draws, batch_size, progress)
-    settings = {
-        "divergence": "exact" if isinstance(trace, Exact) else f"hutchinson, {probes} probe{'s' * (probes > 1)}",
-        "draws": draws,
-        "noise": noise,
-        "tolerance": tolerance,
-        "seed": seed,
-        "given": "the class" if conditional else "nothing",
-        "weights": weights or "the first average",
-        "step": model.step,
-    }
-    nats = mean(found + log_jacobian(model.spec))
-    report = Report(
-        nats,
-        _bits(nats, entries),
-        unit(model.spec, spacing),
-        len(chosen),
-        len(held),
-        entries,
-        evaluations / found.numel(),
-        time.monotonic() - begun,
-        settings,
+    begun, say = time.monotonic(), tell or (lambda line: None)
+    _refuse_none(draws=draws, count=count, bound=bound, batch_size=batch_size)
+    train, held = parts(run, data)
+    work = _flow(load(run, weights), held, divergence, noise, tolerance, seed, conditional, dequantizer)
+    draws = (draws or 2) if work.random else 1
+    # A level of the bound needs no gradient, which is about a third of an evaluation of the flow.
+    passes = draws * ((2 if isinstance(dequantizer, Learned) else 1) + (bound or 0) / (3 * USUAL_EVALUATIONS))
+    chosen, seconds = part(work, count, passes, batch_size)
+    told: str | None = None if work.spacing is None else type(work.dequantizer).__name__.lower()
+    if isinstance(dequantizer, Learned):
+        say(f"fitting the dequantisation to {plural(len(train), 'training sample')}, at most {dequantizer.seconds:g} s")
+        fitted = dequantizer.fit(
+            work.model, train, work.spacing or 1.0, work.noise, seed, conditional, batch_size, progress
+        )
+        work, told = replace(work, dequantizer=fitted.dequantizer), str(fitted)
+    say(
+        f"measuring {len(chosen):,} of {plural(len(held), 'held-out sample')}, {plural(draws, 'draw')} each; "
+        f"about {duration(seconds)} on this machine"
     )
+    measured = _Measured(chosen, draws, batch_size, progress)
+    found, evaluations = measured.by(work)
+    report = _report(work, found, evaluations, told, weights)
+    if isinstance(dequantizer, Learned):
+        report = _compared(report, work, measured, found)
+    if bound is not None:
+        report = _bounded(report, work, measured, bound)
+    report = replace(report, seconds=time.monotonic() - begun)
     store(run, report)
     return report
 
 
 @dataclass(frozen=True)
-class _Work:
-    """One draw of the log-likelihood of some held-out samples."""
+class _Measured:
+    """The same samples and draws for each thing that is measured."""
 
-    model: Model
-    held: Dataset
-    dequantizer: Dequantizer
-    spacing: float | None
-    trace: Divergence
-    noise: float
-    tolerance: float
-    seed: int
-    conditional: bool
+    chosen: np.ndarray
+    draws: int
+    batch_size: int
+    progress: Progress | None
 
-    def draw(
-        self, chosen: np.ndarray, draws: int, batch_size: int, progress: Callable[[int, int], None] | None
-    ) -> tuple[Tensor, int]:
-        """Nats ``(draws, n)`` and evaluations in all."""
-        found, evaluations = torch.empty(draws, len(chosen), dtype=torch.float64), 0
-        for draw in range(draws):
-            for start in range(0, len(chosen), batch_size):
-                part = chosen[start : start + batch_size]
-                found[draw, start : start + len(part)], spent = self.nats(part, draw)
-                evaluations += spent
-                if progress is not None:
-                    progress(len(part), found.numel())
+    def by(self, way: Draws) -> tuple[Tensor, float]:
+        """Nats ``(draws, n)`` in the network's units, and evaluations per sample and draw.
+
+        Raises:
+            ValueError: if some of them are infinite or no numbers.
+        """
+        found, evaluations = way.draw(self.chosen, self.draws, self.batch_size, self.progress)
+        wrong = int((~found.isfinite()).any(0).sum())
+        if wrong:
+            raise ValueError(
+                f"{wrong:,} of {plural(len(self.chosen), 'sample')} have no finite likelihood; raise --noise, or look "
+                "at the model's samples, for its weights may be damaged."
+            )
         return found, evaluations
 
-    def nats(self, indices: np.ndarray, draw: int) -> tuple[Tensor, int]:
-        """Nats ``(B,)`` in the network's units, of discrete data as probabilities, and evaluations in all."""
-        x, labels = self.held.batch(indices)
-        x = x.to(self.model.device)
-        cond = Condition(vector=labels.to(self.model.device)) if self.conditional and labels is not None else None
-        trace = self.trace
-        if isinstance(trace, Hutchinson):
-            trace = Hutchinson(trace.probes, list(self._keyed(indices, draw, 1)))
-        spent = 0
 
-        def log_prob(y: Tensor) -> Tensor:
-            nonlocal spent
-            found = density(
-                self.model.denoiser,
-                y,
-                cond,
-                divergence=trace,
-                noise=self.noise,
-                rtol=self.tolerance,
-                atol=self.tolerance,
-            )
-            spent = int(found.evaluations.sum())
-            return found.nats
+def _flow(
+    model: Model,
+    held: Dataset,
+    divergence: Divergence | None,
+    noise: float | None,
+    tolerance: float,
+    seed: int,
+    conditional: bool,
+    dequantizer: Dequantizer | Learned | None,
+) -> ByFlow:
+    """How the flow measures this model, with what was left out found from it; a dequantisation to be learned is not
+    yet in it.
 
-        if self.spacing is None:
-            return log_prob(x).cpu(), spent
-        with torch.no_grad():
-            bound = dequantized(log_prob, self.dequantizer, x, self.spacing, list(self._keyed(indices, draw, 0)))
-        return bound.cpu(), spent
+    Raises:
+        ValueError: for settings that mean nothing for such a model.
+    """
+    _refuse_unlearned(model, conditional)
+    spacing = lattice(model.spec)
+    if dequantizer is not None and spacing is None:
+        raise ValueError("These data are real numbers, so there is nothing to dequantise; leave out --dequantisation.")
+    known = dequantizer if isinstance(dequantizer, Dequantizer) else Uniform()
+    trace = divergence or usual_divergence(math.prod(model.spec.shape))
+    noise = usual_noise(model, spacing) if noise is None else noise
+    return ByFlow(model, held, seed, conditional, spacing, noise, trace, tolerance, known)
 
-    def _keyed(self, indices: np.ndarray, draw: int, stream: int) -> Iterator[torch.Generator]:
-        return (generator(self.seed, stream, draw, int(i), device=self.model.device) for i in indices)
+
+def usual_noise(model: Model, spacing: float | None) -> float:
+    """At which data are read: half a spacing of pictures' values, else 0.004 of the data's deviation."""
+    return spacing / 2 if spacing else 0.004 * (model.recipe.process.sigma_data or 1.0)
+
+
+def usual_divergence(entries: int) -> Divergence:
+    """Exact where that is cheap."""
+    return Exact() if entries <= FEW else Hutchinson(1)
+
+
+def _report(work: ByFlow, found: Tensor, evaluations: float, told: str | None, weights: str | None) -> Report:
+    """What the flow found, nats ``(draws, n)``, with all that decided it; ``told`` is the dequantisation in words."""
+    spec = work.model.spec
+    settings = {
+        "divergence": spoken(work.trace),
+        "draws": found.shape[0],
+        "noise": work.noise,
+        "tolerance": work.tolerance,
+        "seed": work.seed,
+        "given": "the class" if work.conditional else "nothing",
+        "weights": weights or "the first average",
+        "step": work.model.step,
+    }
+    return Report(
+        mean(found + log_jacobian(spec)),
+        bits(work, found),
+        unit(spec, work.spacing),
+        found.shape[1],
+        len(work.held),
+        math.prod(spec.shape),
+        evaluations,
+        0.0,
+        settings if told is None else settings | {"dequantisation": told},
+    )
+
+
+def spoken(trace: Divergence) -> str:
+    """A divergence in words."""
+    name = type(trace).__name__.lower()
+    return f"{name}, {plural(trace.probes, 'probe')}" if isinstance(trace, Hutchinson) else name
+
+
+def _compared(report: Report, work: ByFlow, measured: _Measured, found: Tensor) -> Report:
+    """Beside what was found with a learned dequantisation: uniform noise, on the same samples and draws."""
+    plain, _ = measured.by(replace(work, dequantizer=Uniform()))
+    return replace(report, uniform=bits(work, plain), saved=bits(work, found - plain, difference=True))
+
+
+def _bounded(report: Report, work: ByFlow, measured: _Measured, levels: int) -> Report:
+    """The variational bound too, and what decided it among the settings."""
+    way = ByBound(work.model, work.held, work.seed, work.conditional, work.spacing, work.noise, levels)
+    told = f"in continuous time, {plural(levels, 'level')} a draw, begun at the same noise"
+    return replace(report, bound=bits(work, measured.by(way)[0]), settings=report.settings | {"bound": told})
+
+
+def _refuse_none(**numbers: int | None) -> None:
+    names = {"draws": "draw", "count": "held-out sample", "bound": "level of the bound", "batch_size": "sample a batch"}
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise ValueError(f"At least one {names[name]} is needed; got {number}.")
 
 
 def _refuse_unlearned(model: Model, conditional: bool) -> None:
@@ -243,46 +285,45 @@ def _refuse_unlearned(model: Model, conditional: bool) -> None:
         raise ValueError("This model never saw a sample without its class (--condition-dropout 0); add --conditional.")
 
 
-def tracing(name: str | None, entries: int, probes: int) -> Divergence:
-    """The divergence of this name: where names end and objects begin.
+def bits(work: ByFlow, found: Tensor, difference: bool = False) -> Mean:
+    """The mean in bits per dimension, in the data's own units, of nats ``(draws, n)`` in the network's units.
 
-    Raises:
-        ValueError: for any other name.
+    A difference of nats has no units; more nats are fewer bits, which are counted as saved.
     """
-    if name not in (None, "exact", "hutchinson"):
-        raise ValueError(f"There is no divergence {name!r}; there are exact and hutchinson.")
-    exact = entries <= FEW if name is None else name == "exact"
-    return Exact() if exact else Hutchinson(probes)
+    spec = work.model.spec
+    entries = math.prod(spec.shape)
+    if difference:
+        return mean(-bits_per_dimension(found, entries))
+    return mean(bits_per_dimension(found + log_jacobian(spec), entries))
 
 
-def mean(found: Tensor) -> Mean:
-    """The mean of nats ``(draws, n)`` with its errors: over samples, and over draws where there are several."""
-    draws, n = found.shape
-    each = found.mean(0)
-    error = float(each.std(correction=1)) / math.sqrt(n) if n > 1 else math.inf
-    drawn = float(found.var(0, correction=1).mean() / (draws * n)) ** 0.5 if draws > 1 else None
-    return Mean(float(each.mean()), error, drawn)
+def part(work: ByFlow, count: int | None, passes: float, batch_size: int) -> tuple[np.ndarray, float]:
+    """The held-out samples that are measured, and about how many seconds that takes.
+
+    Args:
+        work: what is done with each.
+        count: how many; None for as many as take about a minute, in whole batches.
+        passes: how often.
+        batch_size: samples at a time.
+    """
+    order = permutation(work.seed, 0, len(work.held))
+    first = order[: min(batch_size, count or batch_size)]
+    seconds = passes * pace(work, first)
+    count = count or len(first) * max(1, int(SECONDS / seconds))
+    chosen = order[:count]
+    return chosen, seconds * len(chosen) / len(first)
 
 
-def _bits(nats: Mean, entries: int) -> Mean:
-    per = entries * math.log(2)
-    drawn = None if nats.from_draws is None else nats.from_draws / per
-    value = float(bits_per_dimension(torch.tensor(nats.mean, dtype=torch.float64), entries))
-    return Mean(value, nats.standard_error / per, drawn)
-
-
-def affordable(work: _Work, indices: np.ndarray, draws: int) -> int:
-    """How many samples take about a minute, judged by one step of the solver on a batch; whole batches."""
-    begun = time.monotonic()
-    steps = 0
+def pace(work: ByFlow, indices: np.ndarray) -> float:
+    """About the seconds that a batch takes, judged by a few steps of the solver on it."""
+    begun, steps = time.monotonic(), 0
     while steps == 0 or (time.monotonic() - begun < 1 and steps < 3):
         _one_step(work, indices)
         steps += 1
-    seconds = (time.monotonic() - begun) / steps * USUAL_EVALUATIONS / (2 * len(NODES)) * draws
-    return len(indices) * max(1, int(SECONDS / seconds))
+    return (time.monotonic() - begun) / steps * USUAL_EVALUATIONS / (2 * len(NODES))
 
 
-def _one_step(work: _Work, indices: np.ndarray) -> None:
+def _one_step(work: ByFlow, indices: np.ndarray) -> None:
     """As many evaluations as two steps of the solver have, on the way it will go."""
     x = work.held.batch(indices)[0].to(work.model.device)
     flow, trace = AngleFlow(work.model.denoiser), work.trace.fixed(x)

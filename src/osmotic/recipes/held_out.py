@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from osmotic.data.dataset import Dataset, open_data, split
+from osmotic.data.dataset import Dataset, Subset, open_data, split
 from osmotic.data.encoding import Pixels, Standard
 from osmotic.data.source import Options
 from osmotic.data.spec import Spec
@@ -18,25 +18,30 @@ from osmotic.training.run import Run
 EMBEDDED = " (embedded)"
 
 
-def held_out(run: str | Path, data: Any = None) -> Dataset:
-    """The part of a run's data that it was not trained on.
+def held_out(run: str | Path, data: Any = None) -> Subset:
+    """The part of a run's data that it was not trained on; raises as :func:`parts` does."""
+    return parts(run, data)[1]
+
+
+def parts(run: str | Path, data: Any = None) -> tuple[Subset, Subset]:
+    """What a run was trained on, and what was held out.
 
     Raises:
-        RunError: if it has none, or the data cannot be found again or are others.
+        RunError: if nothing was held out, or the data cannot be found again or are others.
     """
     recipe, spec = stored(Run.open(run))
     if recipe.holdout == 0:
         raise RunError(f"{run} was trained on all of its data (--holdout 0), so none are left to evaluate it on.")
     source = spec.source.removesuffix(EMBEDDED) if data is None else data
     if isinstance(source, str) and source.endswith(" in memory"):
-        raise RunError(f"{run} was trained on an {source}, which is gone; pass the data again.")
+        raise RunError(f"{run} was trained on an {source}, which is gone; save it in a file and pass that as --data.")
     if data is None and not spec.source.endswith(EMBEDDED) and not Path(source).expanduser().exists():
         raise RunError(f"{run} was trained on {source}, which is not there; say with --data where it is now.")
     dataset = data if isinstance(data, Dataset) else open_data(source, **asdict(Options(**recipe.reading)))
     for name in ("kind", "shape", "count", "classes", "encoding"):
         if getattr(spec, name) != getattr(dataset.spec, name):
             raise RunError(f"{run} was trained on other data, its {name} differs; evaluate it on {spec.source}.")
-    return split(dataset, recipe.holdout, recipe.options.seed)[1]
+    return split(dataset, recipe.holdout, recipe.options.seed)
 
 
 def lattice(spec: Spec) -> float | None:

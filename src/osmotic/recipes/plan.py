@@ -14,15 +14,19 @@ from torch import Tensor, nn
 
 from osmotic.condition import Condition
 from osmotic.data.dataset import Dataset
+from osmotic.data.errors import plural
 from osmotic.denoiser import NeuralDenoiser
 from osmotic.nn import count
 from osmotic.training.denoise import PLAYER, Denoising
 from osmotic.training.feed import fetch
-from osmotic.training.recipe import Recipe
+from osmotic.training.recipe import Process, Recipe
 from osmotic.training.task import Noise
 
 PROBE = 32
 QUICK = 0.5
+
+WEIGHTED = ("denoising", "hybrid")
+"""The objectives whose weight is chosen; the others have their own."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,20 @@ class Plan:
         return [
             f"network: {architecture.network}, {shape}, {self.parameters:,} parameters, "
             f"{self.flops / 1e6:,.1f} MFLOP a sample",
-            f"process: {process.schedule} path, {process.target} target, {process.law} times, "
-            f"sigma_data {process.sigma_data}",
-            f"training: {options.steps:,} steps of {options.batch_size}, learning rate {options.learning_rate:g}",
+            f"process: {process.schedule} path, {process.target} target, sigma_data {process.sigma_data}",
+            f"objective: {objective(process)}",
+            f"training: {plural(options.steps, 'step')} of {options.batch_size}, "
+            f"learning rate {options.learning_rate:g}",
             f"memory: about {self.memory / 2**20:,.0f} MiB beside the data and the library",
             f"time: about {total} ({self.seconds * 1e3:.0f} ms a step) on this machine",
         ]
+
+
+def objective(process: Process) -> str:
+    """The objective and what of the process it uses: the others have times or weights of their own."""
+    times = "every level of its own ladder equally often" if process.objective == "ncsn" else f"{process.law} times"
+    weight = f", {process.weight} weight" if process.objective in WEIGHTED else ""
+    return f"{process.objective}, {times}{weight}"
 
 
 def duration(seconds: float) -> str:

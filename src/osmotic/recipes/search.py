@@ -16,9 +16,10 @@ from osmotic.estimate import Estimate
 from osmotic.levels import Level
 from osmotic.noise import generators
 from osmotic.oracles import Gaussian
+from osmotic.report.tuning import OPTIMIZED as STOPS
 from osmotic.samplers import CATALOG, Sampler, prior, sample
 from osmotic.schedules import Number, Schedule
-from osmotic.times import Cosine, Fixed, Grid, Karras, LogSNR, Power, Quadratic, Span, Teacher, Uniform
+from osmotic.times import GRIDS, Cosine, Fixed, Grid, Karras, LogSNR, Power, Span, Teacher
 from osmotic.training.model import Model, suggested_grid
 from osmotic.training.sampling import SAMPLER
 
@@ -28,7 +29,7 @@ LEVELS, SUBSTEPS = 32, 4
 SEMIFINAL, OPTIMIZED, FINAL = 8, 2, 10
 # Above so many steps, where to stop matters little and the programming takes long.
 MOST_OPTIMIZED = 20
-SUGGESTED, FIRST_ROUND = "suggested", ("suggested", "cosine")
+SUGGESTED, FIRST_ROUND = "suggested", ("suggested", "cosine-data")
 
 Make = Callable[[], Sampler]
 
@@ -88,23 +89,24 @@ class Candidate:
 
 
 def grids(model: Model) -> dict[str, Grid]:
-    """The closed-form grids that are tried, in units of the data's deviation."""
+    """The closed-form grids that are tried; `osmotic sample --grid` takes the same names and means the same.
+
+    A name of :data:`osmotic.times.GRIDS` is that grid; all others are in units of the data's deviation.
+    """
     sd = model.recipe.process.sigma_data or 1.0
     top = sd * max(12.0, 3.3 * math.sqrt(math.prod(model.spec.shape[1:])))
-    return {
+    found: dict[str, Grid] = {
         SUGGESTED: suggested_grid(model.spec, model.recipe),
-        "cosine": Cosine(sd),
+        "cosine-data": Cosine(sd),
         "cosine-low": Cosine(sd / 2),
         "cosine-high": Cosine(sd * 2),
         "log-snr-short": LogSNR(sd / 10, top),
         "log-snr-long": LogSNR(sd / 160, top),
-        "karras": Karras(sd / 40, top),
-        "karras-edm": Karras(),
-        "power": Power(4.0, top),
-        "span": Span(sd / 10, sd * 12),
-        "uniform": Uniform(),
-        "quadratic": Quadratic(),
+        "karras-data": Karras(sd / 40, top),
+        "power-data": Power(4.0, top),
+        "span-data": Span(sd / 10, sd * 12),
     }
+    return found | {name: GRIDS[name]() for name in ("karras", "uniform", "quadratic")}
 
 
 def solvers() -> dict[str, Make]:
@@ -147,6 +149,7 @@ class Search:
     Attributes:
         reference: how far the converged samples are from those of half as many steps, in deviations of the data.
         cut: whether the time was over before everything was tried.
+        whole: whether the first round is over: every solver was tried.
     """
 
     def __init__(
@@ -159,7 +162,7 @@ class Search:
         self.denoiser = Counted(model.guided(self.cond, guidance), bar.update)
         self.scale = model.recipe.process.sigma_data or 1.0
         self.grids, self.solvers = grids(model), solvers()
-        self.until, self.cut = time.monotonic() + 60 * minutes, False
+        self.until, self.cut, self.whole = time.monotonic() + 60 * minutes, False, False
         bar.total = self.expected()
         self.teacher, self.reference = self.taught(0), 0.0
         coarse = self.taught(0, SUBSTEPS // 2)
@@ -191,6 +194,7 @@ class Search:
         for grid in FIRST_ROUND:
             for name in self.solvers:
                 self.attempt(name, grid)
+        self.whole = True
         leaders = self.leaders()[:SEMIFINAL]
         for grid in self.grids:
             for name in leaders:
@@ -201,10 +205,12 @@ class Search:
         return self.ranked()
 
     def ranked(self) -> list[Candidate]:
-        """What was tried so far, best first; of equal ones (the same method under two names) the first."""
+        """What was tried so far, best first; of equal ones (the same method or the same stops under two names) the one
+        that was tried first, so that nothing is called better than the default by rounding alone.
+        """
         kept: list[Candidate] = []
-        for c in sorted(self.found.values(), key=lambda c: c.error):
-            twins = (k for k in kept if k.grid == c.grid and k.steps == c.steps)
+        for c in sorted(self.found.values(), key=lambda c: float(f"{c.error:.3e}")):
+            twins = (k for k in kept if k.steps == c.steps and (k.grid == c.grid or k.stops.log_snr == c.stops.log_snr))
             if not any(math.isclose(k.error, c.error, rel_tol=1e-4) for k in twins):
                 kept.append(c)
         return kept
@@ -237,7 +243,7 @@ class Search:
         schedule, start = self.denoiser.schedule, self.denoiser.start
         steps = steps_within(self.solvers[name], self.nfe, schedule, self.grids[SUGGESTED], start)
         if steps is not None and 1 < steps <= MOST_OPTIMIZED and not self.late():
-            self.enter(name, "optimized", self.teacher.grid(self.solvers[name](), steps))
+            self.enter(name, STOPS, self.teacher.grid(self.solvers[name](), steps))
 
     def enter(self, name: str, grid: str, stops: Fixed) -> None:
         """Measure and keep what stays within the budget and finite."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from osmotic.data.errors import plural
 from osmotic.recipes.search import Candidate, Search
 from osmotic.report import tuning as report
 from osmotic.training.model import Model, load
@@ -49,32 +50,69 @@ def tune(
 
     Raises:
         ValueError: for a budget, a count or a run that cannot be used.
+        Stopped: after Ctrl-C, when the best of what was tried is stored. Before every solver was tried once, or for the
+            second Ctrl-C, nothing is stored and KeyboardInterrupt goes on.
     """
     if nfe < 1 or count < 1 or not minutes > 0:
         raise ValueError(f"Tuning needs nfe >= 1, count >= 1 and minutes > 0; got {nfe}, {count} and {minutes}.")
     say = tell or (lambda line: None)
     run = Run.open(directory)
     model = load(directory, weights)
-    say(f"tuning {directory}: {model.weights} at step {model.step:,}, {nfe} evaluations, guidance {guidance:g}")
+    if guidance != 1 and model.spec.classes is None:
+        raise ValueError(
+            "This model was trained without classes, so there is nothing to guide to; leave --guidance at 1."
+        )
+    which, budget = f"{model.weights} at step {model.step:,}", plural(nfe, "evaluation")
+    say(f"tuning {directory}: {which}, {budget}, guidance {guidance:g}")
     with tqdm(desc="tuning", unit="evaluation", delay=1, mininterval=0.5, leave=False) as bar:
         search = Search(model, nfe, guidance, count, seed, minutes, bar)
-        found = search.run()
-        finalists, default = search.confirm(found)
+        found, finalists, default, stopped = searched(search, say)
     tuned = _tuned(model, search, found, finalists, default)
-    rows, usual = [_row(c) for c in finalists], _row(default)
-    say(
-        f"tried {len(found)} combinations of solver and grid; error: the distance to the converged samples of the same "
-        f"{count} noises,"
-    )
-    say(f"in standard deviations of the data; the converged samples themselves are good to {search.reference:.1g}")
-    if search.cut:
-        say(f"{minutes:g} minutes were over before all was tried; --minutes gives more time, --count fewer noises")
-    for line in report.table(rows, usual):
+    for line in report_lines(search, found, finalists, default, minutes):
         say(line)
-    tuning = Tuning(run)
-    title = f"Best of {len(found)} at {nfe} evaluations ({model.weights} at step {model.step:,}, guidance {guidance:g})"
-    plot = report.draw(rows, usual, tuning.path(nfe, ".png"), title)
-    return tuned, [tuning.store(tuned), plot]
+    tuning, tried = Tuning(run), plural(len(found), "combination")
+    title = f"Best of {tried} at {budget} ({which}, guidance {guidance:g})"
+    path = tuning.store(tuned)
+    plot = report.draw([_row(c) for c in finalists], _row(default), tuning.path(nfe, ".png"), title)
+    if stopped:
+        raise Stopped(f"Interrupted; the best of {tried} tried by then is stored in {path}.")
+    return tuned, [path, plot]
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C ended a search; the message says what is stored. Exit code 130."""
+
+
+def searched(search: Search, say: Callable[[str], None]) -> tuple[list[Candidate], list[Candidate], Candidate, bool]:
+    """What was tried, the finalists, the default, and whether Ctrl-C ended the search after its first round.
+
+    Raises:
+        KeyboardInterrupt: at once, before every solver was tried or for the second time.
+    """
+    try:
+        found = search.run()
+        return (found, *search.confirm(found), False)
+    except KeyboardInterrupt:
+        if not search.whole:
+            raise
+    say("interrupted: the best so far is measured on fresh noise and stored; Ctrl-C again leaves without")
+    found = search.ranked()
+    return (found, *search.confirm(found), True)
+
+
+def report_lines(
+    search: Search, found: list[Candidate], finalists: list[Candidate], default: Candidate, minutes: float
+) -> list[str]:
+    """The report for a terminal."""
+    lines = [
+        f"tried {plural(len(found), 'combination')} of solver and grid; error: the distance to the converged samples "
+        f"of the same {plural(search.count, 'noise')},",
+        f"in standard deviations of the data; the converged samples themselves are good to {search.reference:.1g}",
+    ]
+    if search.cut:
+        were = "minute was" if minutes == 1 else "minutes were"
+        lines.append(f"{minutes:g} {were} over before all was tried; --minutes gives more time, --count fewer noises")
+    return lines + report.table([_row(c) for c in finalists], _row(default))
 
 
 def _tuned(

@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from osmotic.data.errors import plural
 from osmotic.report.plots import BLUE, GREY, ORANGE, _figure, _write
 
 BAR = 24
+SMALLEST, MARGIN = 1e-9, 1.4
+OPTIMIZED = "optimized"
+"""The grid without a name of its own: a list of stops."""
+ORDER = "best first by the larger of the two errors"
 
 
 class Row(NamedTuple):
@@ -27,21 +32,26 @@ def table(rows: Sequence[Row], default: Row) -> list[str]:
     every = [*rows, default]
     wide = max(len(r.sampler) for r in every), max(len(r.grid) for r in every)
     most = max(r.confirmed for r in every) or 1.0
-    head = f"  {'solver':<{wide[0]}}  {'grid':<{wide[1]}}  steps  evaluations  error  on fresh noise"
+    head = f"  {'solver':<{wide[0]}}  {'grid':<{wide[1]}}  steps  evaluations    error  on fresh noise"
 
     def line(mark: str, r: Row) -> str:
         bar = "#" * max(1, round(BAR * r.confirmed / most))
         return (
-            f"{mark} {r.sampler:<{wide[0]}}  {r.grid:<{wide[1]}}  {r.steps:>5}  {r.evaluations:>11}  {r.error:5.3f}  "
-            f"{r.confirmed:5.3f} {bar}"
+            f"{mark} {r.sampler:<{wide[0]}}  {r.grid:<{wide[1]}}  {r.steps:>5}  {r.evaluations:>11}  {r.error:7.3g}  "
+            f"{r.confirmed:7.3g} {bar}"
         )
 
     lines = [line("*" if i == 0 else " ", r) for i, r in enumerate(rows)]
-    return [head, *lines, line("=", default), "* the choice, = the ordinary default within this budget"]
+    notes = [f"* the choice, = the ordinary default within this budget; {ORDER}"]
+    if any(r.grid == OPTIMIZED for r in every):
+        notes.append(
+            f"{OPTIMIZED}: a list of stops made for its solver, which `osmotic sample` uses where it is chosen"
+        )
+    return [head, *lines, line("=", default), *notes]
 
 
 def draw(rows: Sequence[Row], default: Row, path: Path, title: str) -> Path:
-    """The errors on fresh noise as bars, best first, the default last; a tick marks the error on the tuning noise.
+    """Two marks a row on a logarithmic axis, the errors on fresh and on the tuning noise; best first, the default last.
 
     Args:
         rows: best first; the first is the choice.
@@ -49,18 +59,36 @@ def draw(rows: Sequence[Row], default: Row, path: Path, title: str) -> Path:
         path: of the PNG.
         title: what was tuned.
     """
+    from matplotlib.ticker import LogLocator, NullLocator
+
     every = [*rows, default]
-    figure, panels = _figure(1, 1, 8.5, 1.2 + 0.34 * len(every))
+    figure, panels = _figure(1, 1, 8.5, 1.6 + 0.34 * len(every))
     panel = panels[0, 0]
     places = range(len(every))
     colors = [ORANGE, *[BLUE] * (len(rows) - 1), GREY]
-    panel.barh(places, [r.confirmed for r in every], color=colors, height=0.65, label="on fresh noise")
-    panel.plot([r.error for r in every], places, "|", color="black", markersize=13, label="on the tuning noise")
-    names = [f"{r.sampler}, {r.steps} steps, {r.grid}" for r in rows]
-    panel.set_yticks(places, [*names, f"default: {default.sampler}, {default.steps} steps"], fontsize=9)
+    # An error of exactly 0 has no place on a logarithmic axis.
+    errors, fresh = [max(r.error, SMALLEST) for r in every], [max(r.confirmed, SMALLEST) for r in every]
+    panel.hlines(places, errors, fresh, color=colors, linewidth=2)
+    panel.scatter(fresh, places, color=colors, s=50, zorder=3)
+    panel.plot(errors, places, "|", color="black", markersize=13, zorder=4, label="on the noise it was tuned on")
+    panel.plot([], [], "o", color=BLUE, label="on fresh noise; the larger of the two decides")
+    panel.axvline(
+        max(errors[-1], fresh[-1]), color=GREY, linewidth=1, linestyle=":", label="the default's larger error"
+    )
+    names = [f"{r.sampler}, {plural(r.steps, 'step')}, {r.grid}" for r in rows]
+    panel.set_yticks(places, [*names, f"default: {default.sampler}, {plural(default.steps, 'step')}"], fontsize=9)
     panel.get_yticklabels()[0].set_fontweight("bold")
-    panel.invert_yaxis()
-    panel.set_xlabel("distance to the converged samples, in standard deviations of the data", fontsize=9)
-    panel.set_title(title, fontsize=10, loc="left")
-    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
+    panel.set_ylim(len(every) - 0.4, -0.6)
+    panel.set_xscale("log")
+    low, high = min(errors + fresh) / MARGIN, max(errors + fresh) * MARGIN
+    panel.set_xlim(low, high)
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 4, 5, 7)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.tick_params(axis="x", labelsize=8)
+    panel.grid(axis="x", color="#eeeeee")
+    panel.set_axisbelow(True)
+    panel.set_xlabel("distance to the converged samples, in standard deviations of the data (log scale)", fontsize=9)
+    panel.set_title(f"{title}\n{ORDER}, the choice on top in orange, the default last", fontsize=9, loc="left")
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
     return _write(figure, path)

@@ -101,6 +101,8 @@ class Run:
             RunError: if the directory is none, naming what is missing.
         """
         run = cls(Path(directory))
+        if run.directory.is_file():
+            raise RunError(f"{directory} is a file, so it is no run; name the directory that training made.")
         if not run.directory.is_dir():
             raise RunError(
                 f"{directory} does not exist, so it is no run; make one with `osmotic train DATA --out {directory}`."

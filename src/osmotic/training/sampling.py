@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from osmotic.data.errors import plural
 from osmotic.training.errors import RunError
 from osmotic.training.recipe import Frozen
 from osmotic.training.run import Run, write_json
@@ -56,7 +57,7 @@ class Tuned(Frozen):
     def says(self) -> str:
         """The choice in a line."""
         c = self.choice
-        return f"{c.sampler}, {c.steps} steps on the {c.grid} grid"
+        return f"{c.sampler}, {plural(c.steps, 'step')} on the {c.grid} grid"
 
     def stale(self, step: int, weights: str) -> str | None:
         """What to say if the weights are not those it was tuned on; None if they are."""
@@ -115,7 +116,7 @@ class Tuning:
             known = ", ".join(map(str, self.budgets()))
             there = f"it is tuned for {known}" if known else "it is tuned for none"
             raise RunError(
-                f"{self.folder.parent} is not tuned for {nfe} evaluations ({there}); run `osmotic tune "
+                f"{self.folder.parent} is not tuned for {plural(nfe, 'evaluation')} ({there}); run `osmotic tune "
                 f"{self.folder.parent} --nfe {nfe}`."
             )
         return self._value(path, Tuned)
