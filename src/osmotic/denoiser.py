@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -147,11 +147,12 @@ class NeuralDenoiser(Denoiser):
         if x.shape[0] != 1:
             clock = clock.expand(x.shape[0])
         seen = x if type(scale) is float and scale == 1 else x * like(x, scale)[0]
+        network = cast(nn.Module, self._modules["network"])  # by name it costs a tenth of a solver's step
         if self.autocast is None:
-            y: Tensor = self.network(seen, clock, cond)
+            y: Tensor = network(seen, clock, cond)
             return y
         with torch.autocast(x.device.type, self.autocast):
-            y = self.network(seen, clock, cond)
+            y = network(seen, clock, cond)
         return y.to(x.dtype)  # lower precision ends at this door
 
     def _reading(self, t: Tensor, device: torch.device) -> _Reading:
