@@ -14,10 +14,8 @@ from osmotic.denoiser import Denoiser
 from osmotic.estimate import Estimate, like
 from osmotic.levels import Level
 from osmotic.ode import MOST, integrate
-from osmotic.oracles import Gaussian
 from osmotic.samplers import DDIM, Sampler, prepare, sample
 from osmotic.samplers.adaptive import NOISE, AngleFlow, polar, tolerance
-from osmotic.schedules import Rectified
 
 
 class Inversion(ABC):
@@ -92,7 +90,7 @@ class Stepwise(Inversion):
             raise ValueError(
                 f"{type(self.sampler).__name__} draws noise and cannot be run backwards; use DDIM or an ODE solver."
             )
-        if _remembers(self.sampler):
+        if self.sampler.remembers:
             raise ValueError(
                 f"{type(self.sampler).__name__} remembers earlier steps and cannot be run backwards; use DDIM, Heun or "
                 "Adaptive()."
@@ -119,13 +117,6 @@ class Stepwise(Inversion):
             there, _ = self.sampler.step(denoiser, noisier, t, s, cond)
             noisier = noisier + (x - there) * grown
         return noisier
-
-
-def _remembers(sampler: Sampler) -> bool:
-    """Whether a step hands on a state, seen on one number: its going back would need what only comes later."""
-    toy = Gaussian(Rectified(), torch.zeros(1, dtype=torch.float64), 1.0)
-    t, s = prepare(toy, torch.tensor([0.5, 0.4], dtype=torch.float64))
-    return sampler.step(toy, torch.ones(1, 1, dtype=torch.float64), t, s)[1] is not None
 
 
 def encode(denoiser: Denoiser, x: Tensor, cond: object = None, inversion: Inversion | None = None) -> Tensor:

@@ -51,6 +51,18 @@ def once(t: Tensor, key: Hashable, compute: Callable[[], T]) -> T:
     return value
 
 
+def recall(t: Level, key: Hashable, s: Level, find: Callable[[], object]) -> Any:
+    """What is kept at t for the step to s under a key: ``t.memo[key] = s, value``, which ``find()`` has to set.
+
+    The key names whatever the value depends on besides, a schedule for one: levels outlive a run.
+    """
+    known = t.memo.get(key)
+    if known is None or known[0] is not s:
+        find()
+        known = t.memo[key]
+    return known[1]
+
+
 def as_time(t: Tensor | float) -> Tensor:
     """A time as a tensor: tensors pass unchanged, a plain number becomes a float64 one."""
     return t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)

@@ -260,7 +260,16 @@ class Watching(Denoiser):
 
 
 # Denoiser calls beyond steps times evaluations: a higher-order start, or a last step that must not look at sigma = 0.
-BESIDE = {"heun": -1, "lms-4": 2, "flow-3pc": 2, "unipc-3": 2, "plms": 1, "pndm": 9, "dpm-solver-fast": -1}
+BESIDE = {
+    "heun": -1,
+    "heun-churn": -1,
+    "lms-4": 2,
+    "flow-3pc": 2,
+    "unipc-3": 2,
+    "plms": 1,
+    "pndm": 9,
+    "dpm-solver-fast": -1,
+}
 BESIDE |= {"restart": -1, "annealed-langevin": 1}
 BESIDE |= dict.fromkeys(["rk4", "rk4-rho", "rk4-log-snr", "rk4-time"], -1)
 

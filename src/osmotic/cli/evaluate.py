@@ -99,7 +99,7 @@ def measure(command: Evaluate, settings: Likelihood) -> Report:
     with tqdm(desc="evaluating", bar_format=BAR, mininterval=0.5, leave=False) as bar:
 
         def progress(done: float, total: int) -> None:
-            if bar.n > (bar.total or 0) - 0.01:  # the first, or the next thing that is done
+            if total != bar.total or bar.n > total - 0.01:  # the first, or the next thing that is done
                 bar.reset(total)
             bar.update(done)
 

@@ -47,10 +47,15 @@ class Lifted(Denoiser):
 
     def __init__(self, denoiser: Denoiser, path: PhasePath) -> None:
         super().__init__()
-        self.ordinary = denoiser
         self.denoiser = denoiser if denoiser.schedule is path.channel else Rescheduled(denoiser, path.channel)
         self.schedule, self.path = path, path
         self.start, self.diagonal = self.denoiser.start, denoiser.diagonal
+
+    @property
+    def ordinary(self) -> Denoiser:
+        """The denoiser as it was given, on its own path."""
+        inner = self.denoiser
+        return inner.denoiser if isinstance(inner, Rescheduled) and inner.schedule is self.path.channel else inner
 
     def forward(self, x: Tensor, t: Tensor, cond: object = None, s: Number | None = None) -> PhaseEstimate:
         if s is not None:

@@ -38,6 +38,7 @@ class GDDIM(Sampler):
     """
 
     matrix_valued = True
+    remembers = True
 
     def __init__(self, order: int = 1, correct: bool = False) -> None:
         if order not in (1, 2, 3) or order + correct > 3:

@@ -46,6 +46,7 @@ class Counted(Denoiser):
         super().__init__()
         self.denoiser, self.schedule, self.target = denoiser, denoiser.schedule, denoiser.target
         self.start, self.calls, self.tick = denoiser.start, 0, tick
+        self.diagonal = denoiser.diagonal
 
     def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
         self.denoiser.prepare(levels, device)
@@ -191,6 +192,8 @@ class Search:
     def run(self) -> list[Candidate]:
         """Everything that was tried, best first."""
         self.attempt(SAMPLER, SUGGESTED)
+        if (SAMPLER, SUGGESTED) not in self.found:
+            raise ValueError("The model's samples are not finite numbers, so there is nothing to tune; train it again.")
         for grid in FIRST_ROUND:
             for name in self.solvers:
                 self.attempt(name, grid)

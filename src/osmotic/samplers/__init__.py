@@ -43,6 +43,7 @@ CATALOG: dict[str, Callable[[], Sampler]] = {
     "euler": Euler,
     "midpoint": Midpoint,
     "heun": Heun,
+    "heun-churn": lambda: Heun(churn=0.2),
     "euler-time": lambda: RungeKutta(EULER, InTime()),
     "heun-time": lambda: RungeKutta(HEUN, InTime()),
     "heun-rho": lambda: RungeKutta(HEUN, InRho()),

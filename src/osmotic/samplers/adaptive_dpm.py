@@ -34,6 +34,7 @@ class DPMSolverAdaptive(Sampler):
     """
 
     evaluations = 0
+    remembers = True
 
     def __init__(
         self,

@@ -57,6 +57,7 @@ class AdaptiveSDE(Sampler):
     order = 2
     stochastic = True
     evaluations = 0
+    remembers = True
 
     def __init__(
         self,

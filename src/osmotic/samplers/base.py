@@ -14,7 +14,6 @@ from torch import Tensor
 from osmotic.denoiser import Denoiser
 from osmotic.levels import Level
 from osmotic.noise import Generators, normal
-from osmotic.schedules import Schedule
 
 State = Any
 
@@ -33,6 +32,7 @@ class Sampler(ABC):
         evaluations: denoiser calls per step; a first step may take more and one to sigma = 0 fewer. 0 where the error
             decides.
         aims: whether the denoiser is asked for a flow map (with s) and not for the posterior mean.
+        remembers: whether a step hands on what the next one needs.
         matrix_valued: whether a step only adds and multiplies alpha and sigma, and so runs where they are matrices
             (:mod:`osmotic.phase`) too.
     """
@@ -40,6 +40,7 @@ class Sampler(ABC):
     order: float
     stochastic: bool = False
     aims: bool = False
+    remembers: bool = False
     matrix_valued: bool = False
     evaluations: int = 1
 
@@ -47,18 +48,18 @@ class Sampler(ABC):
     def order_from_noise(self) -> float:
         """The order on a grid that is even in rho near the data and starts where alpha = 0, as ``times.Span`` is.
 
-        There the steps of log-SNR do not shrink at either end, so methods that are polynomials in log-SNR or rho have
-        at most order 2, up to a logarithm; those in the angle keep their own.
+        There the steps of log-SNR do not shrink at either end, so of methods that are polynomials in log-SNR, rho or
+        time no more than order 2 is promised, up to a logarithm; those in the angle keep their own.
         """
         return min(self.order, 2)
 
-    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+    def ahead(self, denoiser: Denoiser, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
         """The levels that steps along a grid look at besides its own; found at once, before the loop.
 
         It only saves time: a sampler that does nothing here finds them one by one.
 
         Args:
-            schedule: the path.
+            denoiser: what is going to be sampled.
             steps: the pairs (t, s) of the grid, each with the schedule's pair in its memo.
 
         Returns:
@@ -133,6 +134,8 @@ def trajectory(
 def refuse(sampler: Sampler, denoiser: Denoiser, times: Tensor) -> None:
     """Refuse a grid or a pairing that cannot be run; see :func:`trajectory`."""
     listed = times.tolist() if times.ndim == 1 else []
+    if listed and denoiser.start < listed[0] <= denoiser.start + ROUNDING:
+        listed = [min(t, denoiser.start) for t in listed]  # as prepare moves them
     if len(listed) < 2:
         raise ValueError(
             f"A grid is one row of at least two times; got shape {tuple(times.shape)}. osmotic.times makes grids."
@@ -143,7 +146,7 @@ def refuse(sampler: Sampler, denoiser: Denoiser, times: Tensor) -> None:
         if not s < t:
             what = "repeats" if s == t else "rises to"
             raise ValueError(f"Sampling times must fall, and entry {i + 1} of the grid {what} {s:.6g} after {t:.6g}.")
-    if listed[0] > denoiser.start + ROUNDING:
+    if listed[0] > denoiser.start:
         raise ValueError(
             f"The grid starts at t = {listed[0]:.6g}, noisier than this denoiser's start {denoiser.start:.6g}."
         )
@@ -198,7 +201,7 @@ def prepare(
     levels, schedule = Level.grid(times), denoiser.schedule
     for level, pair in zip(levels, schedule.pairs(times), strict=True):
         level.memo[schedule] = pair
-    between = [] if sampler is None else sampler.ahead(schedule, list(itertools.pairwise(levels)))
+    between = [] if sampler is None else sampler.ahead(denoiser, list(itertools.pairwise(levels)))
     denoiser.prepare([*levels, *between], device or torch.device("cpu"))
     return levels
 

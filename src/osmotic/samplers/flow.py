@@ -13,9 +13,8 @@ from osmotic.estimate import Estimate
 from osmotic.levels import Level
 from osmotic.noise import Generators, normal_like
 from osmotic.samplers.base import Sampler, State
-from osmotic.samplers.lines import levels_at
-from osmotic.samplers.nodes import LooksInside, as_level
-from osmotic.schedules import Schedule
+from osmotic.samplers.lines import at_log_snr, rho
+from osmotic.samplers.nodes import Halfway, as_level
 
 
 class Euler(Sampler):
@@ -39,18 +38,12 @@ class Euler(Sampler):
         return denoiser(x, t, cond).at(*denoiser.schedule.numbers(s)), None
 
 
-class Midpoint(LooksInside):
+class Midpoint(Halfway):
     """Second order by one more estimate at the middle of the step, valid down to sigma = 0."""
 
     order = 2
     evaluations = 2
     matrix_valued = True
-
-    def places(self, schedule: Schedule, t: Level, s: Level) -> list[float]:
-        return [(t.number + s.number) / 2]
-
-    def found(self, schedule: Schedule, places: Sequence[float]) -> list[Level]:
-        return levels_at(schedule, torch.tensor(places, dtype=torch.float64))
 
     def step(
         self,
@@ -136,18 +129,33 @@ class Heun(Sampler):
         corrected = x + (first + second.at(alpha_s - alpha_t, sigma_s - sigma_t)) / 2
         return torch.where(wide, there, corrected)
 
+    def ahead(self, denoiser: Denoiser, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+        return self._raise(denoiser, [t for t, _ in steps]) if self.stochastic else []
+
+    def _raise(self, denoiser: Denoiser, levels: Sequence[Level]) -> list[Level]:
+        """Keep at each level the noisier one where its step begins, None where nothing is added, and give them all."""
+        schedule = denoiser.schedule
+        limit = rho(schedule.scalars(denoiser.start))
+        ratios = [rho(schedule.scalars(t)) for t in levels]
+        churned = [self.lowest <= ratio <= self.highest and ratio < limit for ratio in ratios]
+        raised = [min(r * (1 + self.churn), limit) for r, yes in zip(ratios, churned, strict=True) if yes]
+        found = at_log_snr(schedule, [-math.log(r) for r in raised])
+        unused = iter(found)
+        for t, yes in zip(levels, churned, strict=True):
+            t.memo[self, schedule, denoiser.start] = next(unused) if yes else None
+        return found
+
     def _churn(self, denoiser: Denoiser, x: Tensor, t: Tensor, generator: Generators) -> tuple[Tensor, Tensor]:
         """Add noise and move to the level that has it, no further than the denoiser reaches."""
-        schedule = denoiser.schedule
-        alpha, sigma = schedule.scalars(t)
-        start_alpha, start_sigma = schedule.scalars(denoiser.start)
-        rho = sigma / alpha if alpha > 0 else math.inf
-        limit = start_sigma / start_alpha if start_alpha > 0 else math.inf
-        if not (self.lowest <= rho <= self.highest and rho < limit):
+        schedule, t = denoiser.schedule, as_level(t)
+        key = self, schedule, denoiser.start
+        if key not in t.memo:
+            self._raise(denoiser, [t])
+        noisier = t.memo[key]
+        if noisier is None:
             return x, t
-        raised = min(rho * (1 + self.churn), limit)
-        noisier = Level.of(schedule.time(-2 * math.log(raised)))
-        new_alpha, _ = schedule.scalars(noisier)
-        deviation = new_alpha * self.noise * math.sqrt(raised**2 - rho**2)
+        alpha, new_alpha = schedule.scalars(t)[0], schedule.scalars(noisier)[0]
+        before, after = (rho(schedule.scalars(level)) for level in (t, noisier))
+        deviation = new_alpha * self.noise * math.sqrt(after**2 - before**2)
         # Noise that goes up in level is new on any path: not a Brownian increment, which x has already seen.
         return (x * (new_alpha / alpha)).add(normal_like(x, generator), alpha=deviation), noisier

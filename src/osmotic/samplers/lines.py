@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from osmotic.levels import Level
+from osmotic.levels import Level, recall
 from osmotic.samplers.adams import phi
 from osmotic.samplers.base import half_log_snr_step
 from osmotic.schedules import Schedule
@@ -174,16 +174,12 @@ class NoiseTime(NoiseRho):
         if count == 1:
             return super().moments(schedule, t, s, 1)
         alpha = schedule.scalars(s)[0]
-        known = t.memo.get(self)
-        if known is None or known[0] is not s:
-            self.ahead(schedule, [(t, s)])
-            known = t.memo[self]
-        _, measure, times = known
+        measure, times = recall(t, (self, schedule), s, lambda: self.ahead(schedule, [(t, s)]))
         u = times - t.number
         return [[alpha * float((measure * u**m).sum()) / math.factorial(m) for m in range(count)]]
 
     def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> None:
-        """The quadratures: s, the measure drho and the times at the nodes."""
+        """The quadratures: the measure drho and the times at the nodes."""
         steps = [(t, s) for t, s in steps if schedule.scalars(t)[0] > 0]
         ends = np.sqrt([[rho(schedule.scalars(level)) for level in pair] for pair in steps]).reshape(-1, 2, 1)
         high, low = ends[:, 0], ends[:, 1]
@@ -191,7 +187,7 @@ class NoiseTime(NoiseRho):
         measure = -(high - low) / 2 * self._w * 2 * root
         every = schedule.time(torch.from_numpy(-2 * np.log(root**2))).numpy()
         for (t, s), row, times in zip(steps, measure, every, strict=True):
-            t.memo[self] = s, row, times
+            t.memo[self, schedule] = s, (row, times)
 
 
 class Flow(Line):

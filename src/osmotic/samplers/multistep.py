@@ -56,6 +56,8 @@ class Adams(Sampler):
         growth: the largest cancellation per order, at least 1.
     """
 
+    remembers = True
+
     def __init__(self, line: Line, steps: int, correct: bool = False, growth: float = 4.0) -> None:
         if not 1 <= steps <= MOST:
             raise ValueError(f"Adams takes 1 to {MOST} steps; got {steps}.")
@@ -69,9 +71,9 @@ class Adams(Sampler):
     def order_from_noise(self) -> float:
         return self.order if isinstance(self.line, Flow) else super().order_from_noise
 
-    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
-        self.line.ahead(schedule, steps)
-        return self.starter.ahead(schedule, steps[:1]) if self.order > 3 else []
+    def ahead(self, denoiser: Denoiser, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+        self.line.ahead(denoiser.schedule, steps)
+        return self.starter.ahead(denoiser, steps[:1]) if self.order > 3 else []
 
     def step(
         self,
@@ -152,6 +154,7 @@ class DPMSolverPP2M(Sampler):
     """
 
     order = 2
+    remembers = True
 
     def __init__(self, longest: float = 3.0) -> None:
         if not longest > 0:

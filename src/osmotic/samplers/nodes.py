@@ -7,12 +7,14 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from osmotic.denoiser import Denoiser
 from osmotic.estimate import Estimate, gather
-from osmotic.levels import Level
+from osmotic.levels import Level, recall
 from osmotic.samplers.base import Sampler
-from osmotic.samplers.lines import Flow, Line, NoiseRho, at_log_snr
+from osmotic.samplers.lines import Flow, Line, NoiseRho, at_log_snr, levels_at
 from osmotic.schedules import Schedule
 
 TO_ZERO = NoiseRho()
@@ -32,21 +34,32 @@ class LooksInside(Sampler):
         """The levels at places, which are ``log(alpha / sigma)`` unless a sampler has its own."""
         return at_log_snr(schedule, places)
 
-    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+    def ahead(self, denoiser: Denoiser, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+        return self.find(denoiser.schedule, steps)
+
+    def find(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+        """The levels inside steps, all at once, kept with their steps."""
         each = [self.places(schedule, *pair) for pair in steps]
         levels = self.found(schedule, [place for places in each for place in places])
         unused = iter(levels)
         for (t, s), places in zip(steps, each, strict=True):
-            t.memo[self] = s, [next(unused) for _ in places]
+            t.memo[self, schedule] = s, [next(unused) for _ in places]
         return levels
 
     def inside(self, schedule: Schedule, t: Level, s: Level) -> list[Level]:
         """The levels between t and s: looked up in the loop, found here otherwise."""
-        known: tuple[Level, list[Level]] | None = t.memo.get(self)
-        if known is None or known[0] is not s:
-            self.ahead(schedule, [(t, s)])
-            known = t.memo[self]
-        return known[1]
+        found: list[Level] = recall(t, (self, schedule), s, lambda: self.find(schedule, [(t, s)]))
+        return found
+
+
+class Halfway(LooksInside):
+    """A sampler that looks at the middle of a step, in time."""
+
+    def places(self, schedule: Schedule, t: Level, s: Level) -> list[float]:
+        return [(t.number + s.number) / 2]
+
+    def found(self, schedule: Schedule, places: Sequence[float]) -> list[Level]:
+        return levels_at(schedule, torch.tensor(places, dtype=torch.float64))
 
 
 class Seen(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from osmotic.denoiser import Denoiser
@@ -12,8 +11,7 @@ from osmotic.estimate import Estimate, gather
 from osmotic.levels import Level
 from osmotic.noise import Generators
 from osmotic.samplers.base import State
-from osmotic.samplers.lines import levels_at
-from osmotic.samplers.nodes import LooksInside, as_level
+from osmotic.samplers.nodes import Halfway, as_level
 from osmotic.schedules import Schedule
 
 # As many as a four-step method lacks past estimates; one from alpha = 0, where it jumps, is not among them.
@@ -21,7 +19,7 @@ RUNGE_KUTTA_STEPS = 3
 ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 
 
-class PNDM(LooksInside):
+class PNDM(Halfway):
     """PNDM: ``x_s = (alpha_s / alpha_t) x + (sigma_s - (alpha_s / alpha_t) sigma_t) eps'``, eps' from past eps.
 
     The weights are Adams-Bashforth's for equal steps while the integral is over sigma / alpha, so the order is 2
@@ -34,18 +32,13 @@ class PNDM(LooksInside):
     """
 
     order = 2
+    remembers = True
 
     def __init__(self, runge_kutta: bool = False) -> None:
         self.runge_kutta = runge_kutta
 
-    def places(self, schedule: Schedule, t: Level, s: Level) -> list[float]:
-        return [(t.number + s.number) / 2]
-
-    def found(self, schedule: Schedule, places: Sequence[float]) -> list[Level]:
-        return levels_at(schedule, torch.tensor(places, dtype=torch.float64))
-
-    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
-        return super().ahead(schedule, steps[:RUNGE_KUTTA_STEPS]) if self.runge_kutta else []
+    def ahead(self, denoiser: Denoiser, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+        return super().ahead(denoiser, steps[:RUNGE_KUTTA_STEPS]) if self.runge_kutta else []
 
     def step(
         self,

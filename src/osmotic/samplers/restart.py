@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from osmotic.denoiser import Denoiser
-from osmotic.levels import Level
+from osmotic.levels import Level, once
 from osmotic.noise import Generators, normal_like
-from osmotic.samplers.base import Sampler, State, prepare
+from osmotic.samplers.base import Sampler, State
 from osmotic.samplers.flow import Heun
-from osmotic.samplers.lines import rho
+from osmotic.samplers.lines import levels_at, rho
+from osmotic.samplers.nodes import as_level
 from osmotic.schedules import Schedule
 
 
@@ -78,8 +79,13 @@ class Restart(Sampler):
         self.noise, self.order = noise, 0
         self.evaluations = self.solver.evaluations
 
-    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
-        return self.solver.ahead(schedule, steps)
+    def ahead(self, denoiser: Denoiser, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+        found = self.solver.ahead(denoiser, steps)
+        for t, s in steps:
+            for interval, level in self._due(denoiser.schedule, t, s):
+                way = self._way(denoiser, interval, level)
+                found += way[:-1] + self.solver.ahead(denoiser, list(itertools.pairwise(way)))
+        return found
 
     def step(
         self,
@@ -91,30 +97,49 @@ class Restart(Sampler):
         state: State = None,
         generator: Generators = None,
     ) -> tuple[Tensor, State]:
-        rho_t, rho_s = (rho(denoiser.schedule.scalars(time)) for time in (t, s))
-        due = [interval for interval in self.intervals if rho_s <= interval.lowest < rho_t]
-        if rho_s == 0 and due:
-            x, state, due = self._repeat(due, denoiser, x, t, cond, generator), None, []
+        t, s = as_level(t), as_level(s)
+        due = self._due(denoiser.schedule, t, s)
+        if due and due[0][1] is t:
+            x, state, due = self._repeat(due, denoiser, x, cond, generator), None, []
         x, state = self.solver.step(denoiser, x, t, s, cond, state)
         # What a multistep solver remembers is of another trajectory after a restart.
-        return (self._repeat(due, denoiser, x, s, cond, generator), None) if due else (x, state)
+        return (self._repeat(due, denoiser, x, cond, generator), None) if due else (x, state)
+
+    def _due(self, schedule: Schedule, t: Level, s: Level) -> list[tuple[Interval, Level]]:
+        """The intervals that a step from t to s completes, and where they restart: at s, before one to the data at
+        t.
+        """
+        rho_t, rho_s = (rho(schedule.scalars(time)) for time in (t, s))
+        at = s if rho_s > 0 else t
+        return [(interval, at) for interval in self.intervals if rho_s <= interval.lowest < rho_t]
+
+    def _way(self, denoiser: Denoiser, interval: Interval, s: Level) -> list[Level]:
+        """The way down again to s, evenly spaced in ``rho^(1/7)``; none where the interval does not reach above s."""
+        schedule = denoiser.schedule
+
+        def find() -> list[Level]:
+            low, high = rho(schedule.scalars(s)), min(interval.highest, rho(schedule.scalars(denoiser.start)))
+            if not high > low:
+                return []
+            ladder = torch.linspace(high ** (1 / 7), low ** (1 / 7), interval.steps + 1, dtype=torch.float64)[:-1] ** 7
+            return [*levels_at(schedule, schedule.time(-2 * ladder.log())), s]
+
+        return once(s, (interval, schedule, denoiser.start), find)
 
     def _repeat(
         self,
-        intervals: Sequence[Interval],
+        due: Sequence[tuple[Interval, Level]],
         denoiser: Denoiser,
         x: Tensor,
-        s: Tensor,
         cond: object,
         generator: Generators,
     ) -> Tensor:
         schedule = denoiser.schedule
-        low, limit = rho(schedule.scalars(s)), rho(schedule.scalars(denoiser.start))
-        for interval in intervals:
-            high = min(interval.highest, limit)
-            if not high > low:
+        for interval, s in due:
+            levels = self._way(denoiser, interval, s)
+            if not levels:
                 continue
-            levels = prepare(denoiser, _ladder(schedule, high, s, interval.steps), x.device, self.solver)
+            high, low = (rho(schedule.scalars(level)) for level in (levels[0], s))
             alpha_high, alpha_low = schedule.scalars(levels[0])[0], schedule.scalars(s)[0]
             deviation = alpha_high * self.noise * math.sqrt(high**2 - low**2)
             for _ in range(interval.repeats):
@@ -123,10 +148,3 @@ class Restart(Sampler):
                 for above, below in itertools.pairwise(levels):
                     x, state = self.solver.step(denoiser, x, above, below, cond, state)
         return x
-
-
-def _ladder(schedule: Schedule, high: float, s: Tensor, steps: int) -> Tensor:
-    """The times ``(steps + 1,)`` from the ratio ``high`` to time s, evenly spaced in ``rho^(1/7)``."""
-    first, last = high ** (1 / 7), rho(schedule.scalars(s)) ** (1 / 7)
-    ladder = torch.linspace(first, last, steps + 1, dtype=torch.float64)[:-1] ** 7
-    return torch.cat([schedule.time(-2 * ladder.log()), s.to(torch.float64).reshape(1)])

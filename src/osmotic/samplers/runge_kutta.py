@@ -110,12 +110,12 @@ class InTime(Picture):
     def ahead(self, schedule: Schedule, levels: Sequence[Level]) -> None:
         rates = schedule.rates(torch.tensor([level.number for level in levels], dtype=torch.float64))
         for level, *pair in zip(levels, *(rate.tolist() for rate in rates), strict=True):
-            level.memo[InTime] = pair
+            level.memo[InTime, schedule] = pair
 
     def slope(self, schedule: Schedule, t: Level) -> Slope:
-        if InTime not in t.memo:
+        if (InTime, schedule) not in t.memo:
             self.ahead(schedule, [t])
-        dalpha, dsigma = t.memo[InTime]
+        dalpha, dsigma = t.memo[InTime, schedule]
         if not (math.isfinite(dalpha) and math.isfinite(dsigma)):
             raise ValueError(
                 f"{type(schedule).__name__} moves infinitely fast at t = {t.number:.6g}, so it cannot be stepped in "
@@ -179,9 +179,10 @@ class RungeKutta(LooksInside):
     def found(self, schedule: Schedule, places: Sequence[float]) -> list[Level]:
         return self.picture.levels(schedule, places)
 
-    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
-        levels = super().ahead(schedule, steps)
-        self.picture.ahead(schedule, [*(t for t, _ in steps), *levels])
+    def ahead(self, denoiser: Denoiser, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+        levels, schedule = super().ahead(denoiser, steps), denoiser.schedule
+        ends = [t for t, _ in steps] + [s for _, s in steps[-1:] if schedule.scalars(s)[1] > 0]
+        self.picture.ahead(schedule, [*ends, *levels])
         return levels
 
     def _means(self, schedule: Schedule, t: Level, s: Level) -> tuple[Tableau, Picture]:

@@ -128,10 +128,8 @@ class NativeEulerMaruyama(_Diffusion):
         self.tau = tau
         self.stochastic = tau > 0
 
-    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
-        sde = schedule.sde(torch.tensor([t.number for t, _ in steps], dtype=torch.float64))
-        for (t, _), drift, diffusion in zip(steps, *(each.tolist() for each in sde), strict=True):
-            t.memo[self] = drift, diffusion
+    def ahead(self, denoiser: Denoiser, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+        _sde_at(denoiser.schedule, [t for t, _ in steps])
         return []
 
     def move(self, schedule: Schedule, estimate: Estimate, x: Tensor, t: Tensor, s: Tensor) -> Move:
@@ -139,11 +137,18 @@ class NativeEulerMaruyama(_Diffusion):
         if pair_t[0] == 0:
             return frozen(estimate, x, pair_t, pair_s, self.tau)
         t, s = as_level(t), as_level(s)
-        if self not in t.memo:
-            self.ahead(schedule, [(t, s)])
-        (f, g2), dt = t.memo[self], t.number - s.number
+        if ("sde", schedule) not in t.memo:
+            _sde_at(schedule, [t])
+        (f, g2), dt = t.memo["sde", schedule], t.number - s.number
         mean = estimate.at(0.0, -(1 + self.tau**2) / 2 * g2 * dt / pair_t[1]).add(x, alpha=1 - f * dt)
         return mean, self.tau * math.sqrt(g2 * dt)
+
+
+def _sde_at(schedule: Schedule, levels: Sequence[Level]) -> None:
+    """Keep drift and diffusion at levels, found at once."""
+    found = schedule.sde(torch.tensor([t.number for t in levels], dtype=torch.float64))
+    for t, *pair in zip(levels, *(each.tolist() for each in found), strict=True):
+        t.memo["sde", schedule] = pair
 
 
 class ReverseDiffusion(_Diffusion):

@@ -161,6 +161,7 @@ class DPMSolverFast(Sampler):
 
     order = 3
     evaluations = 3
+    remembers = True
 
     def __init__(self, evaluations: int | None = None) -> None:
         if evaluations is not None and evaluations < 1:
@@ -172,11 +173,11 @@ class DPMSolverFast(Sampler):
         self.steps = None if self.orders is None else len(self.orders)
         self.solvers = {order: dpm_solver(order) for order in (1, 2, 3)}
 
-    def ahead(self, schedule: Schedule, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
+    def ahead(self, denoiser: Denoiser, steps: Sequence[tuple[Level, Level]]) -> list[Level]:
         by_order: dict[int, list[tuple[Level, Level]]] = {}
         for index, (t, s) in enumerate(steps):
-            by_order.setdefault(self._order(index, schedule, s), []).append((t, s))
-        return [level for order, some in by_order.items() for level in self.solvers[order].ahead(schedule, some)]
+            by_order.setdefault(self._order(index, denoiser.schedule, s), []).append((t, s))
+        return [level for order, some in by_order.items() for level in self.solvers[order].ahead(denoiser, some)]
 
     def step(
         self,

@@ -33,6 +33,7 @@ class SDEAdams(Sampler):
     """
 
     stochastic = True
+    remembers = True
 
     def __init__(self, steps: int = 2, tau: float = 1.0, correct: bool = False, growth: float = 4.0) -> None:
         if not 0 < tau < math.inf:
