@@ -482,3 +482,11 @@ def test_a_grid_in_single_precision_may_round_beyond_the_start():
     assert torch.equal(sample(Heun(), oracle, x, rounded), sample(Heun(), oracle, x, exact))
     with pytest.raises(ValueError, match="noisier than this denoiser's start"):
         sample(Heun(), oracle, x, torch.tensor([start + 1e-4, 0.5, 0.0], dtype=torch.float64))
+
+
+def test_a_grid_that_a_denoisers_start_folds_together_is_refused():
+    oracle = mixture(VP())
+    oracle.start = 0.5
+    grid = torch.tensor([0.5 + 9e-7, 0.5 + 4e-7, 0.2, 0.0], dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"repeats 0\.5 after 0\.5"):
+        sample(Heun(), oracle, draws(2, 2), grid)

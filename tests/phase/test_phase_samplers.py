@@ -12,7 +12,8 @@ from torch import nn
 
 from osmotic import inversion, likelihood, oracles, phase, samplers, times
 from osmotic.condition import Condition
-from osmotic.denoiser import Denoiser
+from osmotic.denoiser import Denoiser, NeuralDenoiser
+from osmotic.estimate import V
 from osmotic.guidance import ClassifierFree
 from osmotic.noise import generators
 from osmotic.phase import CLD, GDDIM, SSCS, Cholesky, EulerMaruyama, Gaussian, Isotropic, Lifted, StochasticGDDIM
@@ -466,3 +467,10 @@ def test_what_needs_a_path_of_numbers_is_refused_before_it_starts(name):
 def test_functions_of_ordinary_denoisers_refuse_lifted_ones(use):
     with pytest.raises(ValueError, match="a path of two numbers"):
         use(mixture(CLD()), draws(2, 2, 2))
+
+
+@pytest.mark.parametrize("base", [VP(), VE(400.0)])
+def test_a_lifted_networks_weights_are_kept_once(base):
+    network = nn.Linear(2, 2)
+    weights = Lifted(NeuralDenoiser(network, base, V()), CLD()).state_dict()
+    assert [name.rsplit(".", 1)[1] for name in weights] == ["weight", "bias"]

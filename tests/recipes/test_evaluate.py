@@ -1,5 +1,6 @@
 """The held-out likelihood of a run, from the command line to the file, against closed forms put in a run's place."""
 
+import io
 import json
 import math
 import re
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
+from tqdm import tqdm
 
 from osmotic.cli import evaluate as command
+from osmotic.cli.evaluate import advance
 from osmotic.cli.flags import UsageError
 from osmotic.data.counter import permutation
 from osmotic.data.dataset import open_data, split
@@ -413,6 +416,16 @@ def test_progress_is_told_within_a_batch_and_adds_up(way, vectors):
     assert (done >= 0).all()
     assert (done.cumsum() < 30).sum() >= 9
     assert not model.denoiser._forward_hooks
+
+
+def test_the_bar_begins_anew_with_each_thing_that_is_measured():
+    """After one that was cut short, and after one that was finished and is as long."""
+    bar = tqdm(disable=False, file=io.StringIO())
+    seen = []
+    for done, total in [(30, 100), (30, 100), (4, 8), (4, 8), (2, 8)]:
+        advance(bar, done, total)
+        seen.append((bar.n, bar.total))
+    assert seen == [(30, 100), (60, 100), (4, 8), (8, 8), (2, 8)]
 
 
 def test_ctrl_c_ends_an_evaluation_in_a_sentence(vectors, osmotic, monkeypatch):

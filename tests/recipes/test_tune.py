@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import warnings
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 import osmotic as library
 from osmotic.cli import sample as sampling
+from osmotic.oracles import Gaussian
 from osmotic.recipes import search, tune
 from osmotic.recipes.search import Counted, Search, solvers, steps_within
 from osmotic.report import tuning as report
@@ -376,6 +378,46 @@ def test_the_bar_expects_about_what_happens(trained):
     found.confirm(found.run())
     assert bar.n == found.denoiser.calls
     assert 0.75 * bar.total < bar.n < 1.25 * bar.total
+
+
+class Silent:
+    """A bar that shows nothing."""
+
+    total = 0
+
+    def update(self):
+        pass
+
+
+def test_a_model_that_gives_no_numbers_is_refused_before_all_the_work(trained):
+    model = library.load(trained)
+    for weight in model.denoiser.parameters():
+        weight.data.fill_(math.nan)
+    found = Search(model, 3, 1.0, 2, 0, 10.0, Silent())
+    before = found.denoiser.calls
+    with pytest.raises(ValueError, match="not finite numbers, so there is nothing to tune"):
+        found.run()
+    assert found.denoiser.calls - before <= 3
+
+
+def test_the_worse_of_two_errors_decides(trained, monkeypatch):
+    """Lucky on the noises it was tuned on, a candidate falls behind on fresh ones."""
+    found = Search(library.load(trained), 3, 1.0, 2, 0, 10.0, Silent())
+    found.attempt(SAMPLER, search.SUGGESTED)
+    usual = found.found[SAMPLER, search.SUGGESTED]
+    lucky, steady = (replace(usual, sampler=name, error=error) for name, error in (("ddim", 0.1), ("euler", 0.2)))
+    fresh = {"ddim": 0.9, "euler": 0.15, SAMPLER: 5.0}
+    monkeypatch.setattr(found, "measure", lambda teacher, name, stops: (fresh[name], 3))
+    best, default = found.confirm([lucky, steady])
+    assert [c.sampler for c in best] == ["euler", "ddim", SAMPLER]
+    assert [c.worse for c in best] == [0.2, 0.9, 5.0]
+    assert default.confirmed == 5.0
+
+
+def test_a_pure_flow_map_stays_one_when_its_calls_are_counted():
+    inner = Gaussian(VE(), torch.zeros(1), 1.0)
+    inner.diagonal = False
+    assert not Counted(inner).diagonal
 
 
 def test_guidance_needs_classes(tmp_path):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from pydantic import Field
@@ -97,12 +98,6 @@ def measure(command: Evaluate, settings: Likelihood) -> Report:
     from osmotic.recipes.evaluate import LEVELS, likelihood
 
     with tqdm(desc="evaluating", bar_format=BAR, mininterval=0.5, leave=False) as bar:
-
-        def progress(done: float, total: int) -> None:
-            if total != bar.total or bar.n > total - 0.01:  # the first, or the next thing that is done
-                bar.reset(total)
-            bar.update(done)
-
         return likelihood(
             command.run,
             command.data,
@@ -111,8 +106,15 @@ def measure(command: Evaluate, settings: Likelihood) -> Report:
             dequantizer={None: None, "uniform": Uniform(), "variational": Learned()}[settings.dequantisation],
             bound=LEVELS if settings.bound else None,
             tell=bar.write,
-            progress=progress,
+            progress=partial(advance, bar),
         )
+
+
+def advance(bar: Any, done: float, total: int) -> None:
+    """Move a bar that begins anew with each thing that is measured, whether the one before was finished or cut."""
+    if total != bar.total or bar.n > total - 0.01:
+        bar.reset(total)
+    bar.update(done)
 
 
 def traced(settings: Likelihood) -> Divergence | None:
