@@ -40,6 +40,7 @@ Sampler = Literal[
     "euler",
     "midpoint",
     "heun",
+    "heun-churn",
     "euler-time",
     "heun-time",
     "heun-rho",
