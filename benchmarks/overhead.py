@@ -1,12 +1,13 @@
 """What a sampler costs beside the network, next to others: python benchmarks/overhead.py
 
 A trivial network, batch 1, 50 steps, one thread; CPU time of the process a step, less that of the bare network; all
-loops in one process, interleaved, medians. "Loop" is a run on a grid prepared before (diffusers: after set_timesteps,
-k-diffusion: after its sigmas), "whole run" includes the preparation. diffusers and azula are optional; the
-k-diffusion-style loop is a restatement of its method: tensors of sigmas, a model call on x / sqrt(sigma^2 + 1), a
-callback's worth of host reads left out.
+loops in one process, interleaved, each warm (one run before those timed), without garbage collection as in timeit;
+medians. "Loop" is a run on a grid prepared before (diffusers: after set_timesteps, k-diffusion: after its sigmas),
+"whole run" includes the preparation. diffusers and azula are optional; the k-diffusion-style loop is a restatement of
+its method: tensors of sigmas, a model call on x / sqrt(sigma^2 + 1), a callback's worth of host reads left out.
 """
 
+import gc
 import itertools
 import statistics
 import time
@@ -21,7 +22,7 @@ from osmotic.estimate import Eps
 from osmotic.schedules import Discrete
 from osmotic.times import Levels
 
-STEPS, ROUNDS = 50, 41
+STEPS, ROUNDS, REPEATS = 50, 21, 5
 
 
 class Tiny(nn.Module):
@@ -160,11 +161,14 @@ def main() -> None:
                 break
             runs[name, library, "loop"], runs[name, library, "whole"] = loop, whole
     spent: dict = {key: [] for key in runs}
+    gc.disable()
     for _ in range(ROUNDS):
         for key, run in runs.items():
+            run()  # what the loop before it left in the caches is not its own
             start = time.process_time()
-            run()
-            spent[key].append((time.process_time() - start) / STEPS * 1e6)
+            for _ in range(REPEATS):
+                run()
+            spent[key].append((time.process_time() - start) / (STEPS * REPEATS) * 1e6)
     middle = {key: statistics.median(values) for key, values in spent.items()}
     base = middle[("bare", "", "")]
     lines = ["| sampler | library | loop, us a step | whole run, us a step |", "|---|---|---|---|"]

@@ -3,7 +3,7 @@ diffusers`)
 
 Two Gaussian mixtures with exact denoisers, DDPM's linear and latent diffusion's scaled linear betas, the same starting
 noise, the same number of evaluations, RMS distance to the exact flow at sigma = 0. Each scheduler of diffusers is told
-its own noise level exactly, on each of its own grids; the best of all of them is shown, given the whole budget, one
+its own noise level exactly, on each of its own grids; the best (IPNDM is left out) is shown, given the whole budget, one
 step less, or two evaluations a step; settings that diffusers refuses or fails on are counted. osmotic's grid knows the
 scale of the data (`times.suggested`), which diffusers' have no way to be told.
 """
@@ -43,7 +43,7 @@ GRIDS = [{"timestep_spacing": s} for s in SPACINGS] + [
 
 
 def schedulers(betas: dict):
-    """(name, maker of a scheduler) of diffusers, in every setting that it offers for deterministic sampling."""
+    """(name, maker of a scheduler) of diffusers: its deterministic ones but IPNDM, in their orders, grids and ends."""
     import diffusers as d
 
     for spacing in SPACINGS:
@@ -71,6 +71,15 @@ def schedulers(betas: dict):
                     lower_order_final=low,
                 ),
             )
+    ladders = [{f"use_{name}": True} for name in ("karras_sigmas", "exponential_sigmas", "beta_sigmas")]
+    for grid in [{"timestep_spacing": spacing} for spacing in SPACINGS] + ladders:
+        yield f"KDPM2, {_named(grid)}", partial(d.KDPM2DiscreteScheduler, **betas, **grid)
+    for order, grid, final, kind in itertools.product(
+        (1, 2, 3), [{}, *ladders], ("zero", "sigma_min"), ("dpmsolver++", "dpmsolver")
+    ):
+        name = f"{kind} {order} singlestep, {_named(grid) if grid else 'linspace'}, to {final}"
+        settings = {"solver_order": order, "algorithm_type": kind, "final_sigmas_type": final}
+        yield name, partial(d.DPMSolverSinglestepScheduler, **betas, **grid, **settings)
     for order, grid in itertools.product((1, 2, 3, 4), GRIDS):
         for final, low, data in itertools.product(("zero", "sigma_min"), (True, False), (True, False)):
             name = f"UniPC {order} {'x0' if data else 'eps'}, {_named(grid)}, to {final}"
@@ -110,7 +119,9 @@ def run(scheduler, oracle, x: torch.Tensor, steps: int) -> tuple[torch.Tensor, i
     for t in scheduler.timesteps:
         seen = scheduler.scale_model_input(y, t)
         if _leveled(scheduler):
-            rho = float(scheduler.sigmas[scheduler.step_index or 0])
+            within = not getattr(scheduler, "state_in_first_order", True) and hasattr(scheduler, "sigmas_interpol")
+            sigmas = scheduler.sigmas_interpol if within else scheduler.sigmas
+            rho = float(sigmas[scheduler.step_index or 0])
         else:
             signal = float(scheduler.alphas_cumprod[int(t)])
             rho = math.sqrt((1 - signal) / signal)
