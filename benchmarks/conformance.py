@@ -7,7 +7,8 @@ log(alpha/sigma) = -2.5 to exactly 0 on the grid Power(4), whose every step shri
 exactly 0 on the default grid Span, declared and measured (mean of two doublings to 320 steps): there log-SNR steps do
 not shrink at the ends, so of methods in log-SNR, rho or time no more than order 2 is promised, up to a logarithm.
 Samplers that are no name of the catalogue (adaptive SDE, plain Langevin) are held to their laws in tests/core/test_sde
-and test_langevin. Errors: RMS distance of the endpoint to the exact flow of a mixture on DDPM's linear betas, grid Span(0.1, 4), as many steps as a number of
+and test_langevin. Errors: RMS distance of the endpoint
+to the exact flow of a mixture on DDPM's linear betas, grid Span(0.1, 4), as many steps as a number of
 evaluations pays for; for stochastic samplers the exact relative error of the variance of N(0.5, 0.3) on the same path
 and grid. Calls are counted by a mock. "batch mates": the largest change of a sample by those beside it, in batches of
 4 and 1. Order 0: a bias of the method's own does not fall with the steps. No order: the error decides the steps.
