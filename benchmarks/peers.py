@@ -4,8 +4,8 @@ diffusers`)
 Two Gaussian mixtures with exact denoisers, DDPM's linear and latent diffusion's scaled linear betas, the same starting
 noise, the same number of evaluations, RMS distance to the exact flow at sigma = 0. Each scheduler of diffusers is told
 its own noise level exactly, on each of its own grids; the best (IPNDM is left out) is shown, given the whole budget,
-one step less, or two evaluations a step; settings that diffusers refuses or fails on are counted. osmotic's grid knows the
-scale of the data (`times.suggested`), which diffusers' have no way to be told.
+one step less, or two evaluations a step; settings that diffusers refuses or fails on are counted. osmotic's grid
+knows the scale of the data (`times.suggested`), which diffusers' have no way to be told.
 """
 
 import itertools
