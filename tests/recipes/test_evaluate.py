@@ -302,7 +302,7 @@ def test_runs_that_cannot_be_measured_say_why(digits, vectors, tmp_path):
     for nothing, words in [({name: 0}, words) for name, words in wrong.items()]:
         with pytest.raises(ValueError, match=f"At least {words}"):
             evaluate.likelihood(vectors / "run", **nothing)
-    with pytest.raises(ValueError, match="nothing to dequantise"):
+    with pytest.raises(ValueError, match="Only pictures are dequantised"):
         evaluate.likelihood(vectors / "run", dequantizer=Learned())
     array = np.random.default_rng(1).normal(size=(40, 2))
     train(array, tmp_path / "all", recipe(holdout=0.0))
@@ -320,7 +320,7 @@ def test_runs_that_cannot_be_measured_say_why(digits, vectors, tmp_path):
         command.main([str(tmp_path), "--likelihood"])
 
 
-def test_units_and_ways_by_kind_of_data():
+def test_units_and_ways_by_kind_of_data(tmp_path):
     specs = {name: open_data(name).spec for name in ("digits", "moons", "wine")}
     assert held_out.lattice(specs["digits"]) == 2 / 16
     assert held_out.lattice(specs["moons"]) is None
@@ -334,6 +334,14 @@ def test_units_and_ways_by_kind_of_data():
     assert held_out.log_jacobian(specs["wine"]) == 0
     assert "17 levels" in held_out.unit(specs["digits"], 2 / 16)
     assert "normal scores" in held_out.unit(specs["wine"], None)
+    rows = "colour,count,size,gap\n" + "".join(
+        f"{'rgb'[i % 3]},{i % 4},{i * 0.37 + 0.01:.3f},{'' if i % 5 == 0 else i * 0.11 + 0.003}\n" for i in range(60)
+    )
+    (tmp_path / "t.csv").write_text(rows)
+    table = open_data(tmp_path / "t.csv").spec
+    assert held_out.without_density(table) == ["colour", "count", "gap"]
+    assert "colour, count, gap take separate values, which have no density" in held_out.unit(table, None)
+    assert "separate" not in held_out.unit(specs["moons"], None)
     assert isinstance(evaluate.usual_divergence(32), Exact)
     assert isinstance(evaluate.usual_divergence(33), Hutchinson)
 

@@ -209,7 +209,7 @@ def _flow(
     _refuse_unlearned(model, conditional)
     spacing = lattice(model.spec)
     if dequantizer is not None and spacing is None:
-        raise ValueError("These data are real numbers, so there is nothing to dequantise; leave out --dequantisation.")
+        raise ValueError("Only pictures are dequantised, and these data are none; leave out --dequantisation.")
     known = dequantizer if isinstance(dequantizer, Dequantizer) else Uniform()
     trace = divergence or usual_divergence(math.prod(model.spec.shape))
     noise = usual_noise(model, spacing) if noise is None else noise

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from osmotic.data.columns import Categorical, Columns
 from osmotic.data.dataset import Dataset, Subset, open_data, split
 from osmotic.data.encoding import Pixels, Standard
 from osmotic.data.source import Options
@@ -63,7 +64,25 @@ def unit(spec: Spec, spacing: float | None) -> str:
         )
     if isinstance(spec.encoding, Standard):
         return "one unit of the data's own, in each dimension"
-    return "the unit of the network's normal scores, in each coordinate"
+    relative = "the unit of the network's normal scores, in each coordinate"
+    separate = without_density(spec)
+    if not separate:
+        return relative
+    return (
+        f"{relative}; {', '.join(separate)} take separate values, which have no density, so the number depends on the "
+        "noise and compares with nothing but itself"
+    )
+
+
+def without_density(spec: Spec) -> list[str]:
+    """The names of a table's columns that take separate values: categories, integers, and those with gaps."""
+    if not isinstance(spec.encoding, Columns):
+        return []
+    return [
+        column.name
+        for column in spec.encoding.columns
+        if isinstance(column, Categorical) or column.integer or column.missing > 0
+    ]
 
 
 def log_jacobian(spec: Spec) -> float:

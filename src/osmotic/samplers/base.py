@@ -174,7 +174,10 @@ def _refuse_kinds(sampler: Sampler, denoiser: Denoiser, x: Tensor, times: Tensor
         what = f"a tensor of {x.dtype}, {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"Noisy samples are a tensor (B, ...) of floating-point numbers; got {what}.")
     if not isinstance(times, Tensor):
-        raise TypeError(f"A grid is a tensor of times, as those of osmotic.times make; got {type(times).__name__}.")
+        raise TypeError(
+            "A grid is a tensor of times, as those of osmotic.times make when called, grid(schedule, steps); got "
+            f"{type(times).__name__}."
+        )
 
 
 def numeric(denoiser: Denoiser) -> Denoiser:
