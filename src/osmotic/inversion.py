@@ -52,11 +52,11 @@ class Adaptive(Inversion):
         self.rtol, self.atol, self.first, self.most = rtol, atol, math.atan(noise), most
 
     def encode(self, denoiser: Denoiser, x: Tensor, cond: object = None) -> Tensor:
-        last, length = (float(v) for v in polar(denoiser, denoiser.start))
+        last, length = (float(v) for v in polar(denoiser))
         return self._follow(denoiser, x * math.cos(self.first), cond, self.first, last) * length
 
     def decode(self, denoiser: Denoiser, z: Tensor, cond: object = None) -> Tensor:
-        last, length = (float(v) for v in polar(denoiser, denoiser.start))
+        last, length = (float(v) for v in polar(denoiser))
         return self._follow(denoiser, z / length, cond, last, self.first) / math.cos(self.first)
 
     @torch.no_grad()

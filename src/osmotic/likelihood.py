@@ -104,7 +104,7 @@ def density(
     """
     default = tolerance(x.dtype)
     first = math.atan(noise)
-    last, length = (float(v) for v in polar(denoiser, denoiser.start))
+    last, length = (float(v) for v in polar(denoiser))
     if not 0 < first < last:
         raise ValueError(f"The noise at which data are read lies in (0, {math.tan(last):.6g}); got {noise}.")
     d = x[0].numel()

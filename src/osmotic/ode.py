@@ -76,10 +76,16 @@ def integrate(
         most: evaluations that a sample may need.
 
     Raises:
-        ValueError: for tolerances that are not positive; if a sample needs more evaluations; if its step vanishes.
+        ValueError: for tolerances that are not positive, or values that are not finite; if a sample needs more
+            evaluations; if its step vanishes.
     """
     if not (rtol > 0 and atol > 0):
         raise ValueError(f"An adaptive solver needs positive tolerances; got rtol={rtol} and atol={atol}.")
+    broken = ~torch.isfinite(y).flatten(1).all(1)
+    if bool(broken.any()):
+        raise ValueError(
+            f"Sample {int(broken.nonzero()[0])} holds NaN or infinite values, so there is no flow from it."
+        )
     t, goal = (torch.as_tensor(v, dtype=torch.float64).detach().cpu().expand(len(y)).clone() for v in (start, end))
     count = torch.zeros(len(y), dtype=torch.int64)
     if bool((t == goal).all()):

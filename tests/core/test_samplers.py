@@ -9,7 +9,7 @@ import torch
 from scipy import integrate
 from torch import nn
 
-from osmotic import samplers, times
+from osmotic import inversion, likelihood, phase, samplers, times
 from osmotic.denoiser import Denoiser, NeuralDenoiser, Rescheduled
 from osmotic.estimate import TARGETS, Estimate
 from osmotic.noise import generators, normal
@@ -490,3 +490,27 @@ def test_a_grid_that_a_denoisers_start_folds_together_is_refused():
     grid = torch.tensor([0.5 + 9e-7, 0.5 + 4e-7, 0.2, 0.0], dtype=torch.float64)
     with pytest.raises(ValueError, match=r"repeats 0\.5 after 0\.5"):
         sample(Heun(), oracle, draws(2, 2), grid)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model: samplers.prior(model, (2, 2)),
+        lambda model: likelihood.log_prob(model, draws(2, 2)),
+        lambda model: inversion.encode(model, draws(2, 2)),
+        lambda model: inversion.decode(model, draws(2, 2)),
+        lambda model: times.optimized(model, 3, shape=(2, 2)),
+        lambda model: phase.Lifted(model, phase.CLD()),
+    ],
+)
+def test_what_is_no_denoiser_is_named_everywhere(use):
+    with pytest.raises(TypeError, match=r"for a loaded model model\.denoiser; got object"):
+        use(object())
+
+
+@pytest.mark.parametrize("use", [likelihood.log_prob, inversion.encode, inversion.decode])
+def test_samples_that_are_no_numbers_are_named_by_the_adaptive_solver(use):
+    x = draws(3, 2)
+    x[1, 0] = math.nan
+    with pytest.raises(ValueError, match=r"Sample 1 holds NaN or infinite values"):
+        use(mixture(VP()), x)

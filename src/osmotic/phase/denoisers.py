@@ -16,6 +16,7 @@ from osmotic.phase.estimate import PhaseEstimate, solve
 from osmotic.phase.matrix import Matrix, apply
 from osmotic.phase.path import PhasePath, path_of
 from osmotic.phase.targets import PhaseTarget, Position, VelocityNoise
+from osmotic.samplers.base import numeric
 from osmotic.schedules import Number
 
 
@@ -47,6 +48,7 @@ class Lifted(Denoiser):
 
     def __init__(self, denoiser: Denoiser, path: PhasePath) -> None:
         super().__init__()
+        numeric(denoiser)
         self.denoiser = denoiser if denoiser.schedule is path.channel else Rescheduled(denoiser, path.channel)
         self.schedule, self.path = path, path
         self.start, self.diagonal = self.denoiser.start, denoiser.diagonal

@@ -72,6 +72,8 @@ def tune(
         say(line)
     tuning, tried = Tuning(run), plural(len(found), "combination")
     title = f"Best of {tried} at {budget} ({which}, guidance {guidance:g})"
+    if tuning.path(nfe, ".json").exists():
+        say(f"this replaces what was stored for {budget}")
     path = tuning.store(tuned)
     plot = report.draw([_row(c) for c in finalists], _row(default), tuning.path(nfe, ".png"), title)
     if stopped:

@@ -64,9 +64,12 @@ class AngleFlow:
         return self.read(phi, u)[0].x0
 
 
-def polar(denoiser: Denoiser, t: Number) -> tuple[Tensor, Tensor]:
-    """``(atan2(sigma, alpha), hypot(alpha, sigma))`` of its path at time t, float64 on the CPU, of t's shape."""
-    alpha, sigma = (as_time(v).to("cpu", torch.float64) for v in numeric(denoiser).schedule.numbers(t))
+def polar(denoiser: Denoiser, t: Number | None = None) -> tuple[Tensor, Tensor]:
+    """``(atan2(sigma, alpha), hypot(alpha, sigma))`` of its path at time t, by default its start: float64 on the CPU, in
+    t's shape.
+    """
+    schedule = numeric(denoiser).schedule
+    alpha, sigma = (as_time(v).to("cpu", torch.float64) for v in schedule.numbers(denoiser.start if t is None else t))
     return torch.atan2(sigma, alpha), torch.hypot(alpha, sigma)
 
 

@@ -166,10 +166,7 @@ def _refuse_kinds(sampler: Sampler, denoiser: Denoiser, x: Tensor, times: Tensor
     """Refuse what is no sampler, no denoiser, no noisy sample or no grid, and say what is."""
     if not isinstance(sampler, Sampler):
         raise TypeError(f"A sampler is an object such as samplers.CATALOG['heun'](); got {sampler!r}.")
-    if not isinstance(denoiser, Denoiser):
-        raise TypeError(
-            f"What is sampled is an osmotic.Denoiser, for a loaded model model.denoiser; got {type(denoiser).__name__}."
-        )
+    _refuse_no_denoiser(denoiser)
     if not (isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 0):
         what = f"a tensor of {x.dtype}, {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"Noisy samples are a tensor (B, ...) of floating-point numbers; got {what}.")
@@ -180,12 +177,21 @@ def _refuse_kinds(sampler: Sampler, denoiser: Denoiser, x: Tensor, times: Tensor
         )
 
 
+def _refuse_no_denoiser(thing: object) -> None:
+    if not isinstance(thing, Denoiser):
+        raise TypeError(
+            f"A denoiser is an osmotic.Denoiser, for a loaded model model.denoiser; got {type(thing).__name__}."
+        )
+
+
 def numeric(denoiser: Denoiser) -> Denoiser:
     """The denoiser, if its path is one of two numbers.
 
     Raises:
+        TypeError: for no denoiser.
         ValueError: where they are matrices.
     """
+    _refuse_no_denoiser(denoiser)
     if denoiser.schedule.matrix_valued:
         raise ValueError(
             f"This needs a path of two numbers, and on {type(denoiser.schedule).__name__} they are matrices; give it "

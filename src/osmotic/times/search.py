@@ -69,6 +69,7 @@ def optimized(
     Raises:
         ValueError: for a stochastic solver, a count that does not fit, or without data and shape.
     """
+    numeric(denoiser)
     if data is not None:
         alpha, sigma = denoiser.schedule.scalars(denoiser.start)
         x = alpha * data + sigma * normal_like(data, generator)
