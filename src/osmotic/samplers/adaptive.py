@@ -65,8 +65,8 @@ class AngleFlow:
 
 
 def polar(denoiser: Denoiser, t: Number | None = None) -> tuple[Tensor, Tensor]:
-    """``(atan2(sigma, alpha), hypot(alpha, sigma))`` of its path at time t, by default its start: float64 on the CPU, in
-    t's shape.
+    """``(atan2(sigma, alpha), hypot(alpha, sigma))`` of its path at time t, by default its start: float64, on the CPU,
+    of the shape of t.
     """
     schedule = numeric(denoiser).schedule
     alpha, sigma = (as_time(v).to("cpu", torch.float64) for v in schedule.numbers(denoiser.start if t is None else t))
