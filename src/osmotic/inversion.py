@@ -14,7 +14,7 @@ from osmotic.denoiser import Denoiser
 from osmotic.estimate import Estimate, like
 from osmotic.levels import Level
 from osmotic.ode import MOST, integrate
-from osmotic.samplers import DDIM, Sampler, prepare, sample
+from osmotic.samplers import DDIM, Sampler, prepare, refuse_no_samples, sample
 from osmotic.samplers.adaptive import NOISE, AngleFlow, polar, tolerance
 
 
@@ -121,11 +121,13 @@ class Stepwise(Inversion):
 
 def encode(denoiser: Denoiser, x: Tensor, cond: object = None, inversion: Inversion | None = None) -> Tensor:
     """The noise ``(B, *S)``, at the denoiser's start, from which x would be sampled; by Adaptive() by default."""
+    refuse_no_samples(x, "Clean samples")
     return (inversion or Adaptive()).encode(denoiser, x, cond)
 
 
 def decode(denoiser: Denoiser, z: Tensor, cond: object = None, inversion: Inversion | None = None) -> Tensor:
     """The clean samples ``(B, *S)`` of noise z: the way back of :func:`encode` with the same inversion."""
+    refuse_no_samples(z, "Noises")
     return (inversion or Adaptive()).decode(denoiser, z, cond)
 
 

@@ -20,6 +20,7 @@ from osmotic.objectives.bound import Parts, bound
 from osmotic.objectives.decoders import Decoder
 from osmotic.objectives.score_matching import LogDensity
 from osmotic.ode import MOST, integrate, rms
+from osmotic.samplers import refuse_no_samples
 from osmotic.samplers.adaptive import NOISE, AngleFlow, polar, tolerance
 
 
@@ -100,8 +101,14 @@ def density(
         most: evaluations that a sample may need.
 
     Raises:
-        ValueError: for a noise that is not between 0 and the denoiser's start; from the solver.
+        ValueError: for a noise that is not between 0 and the denoiser's start, and for no samples; from the solver.
+        TypeError: for things of another kind, such as the name of a divergence.
     """
+    refuse_no_samples(x, "Clean samples")
+    if not len(x):
+        raise ValueError("No samples were given, so there is nothing to find the density of.")
+    if not isinstance(divergence, Divergence | None):
+        raise TypeError(f"A divergence is Exact() or Hutchinson(probes) of osmotic.divergence; got {divergence!r}.")
     default = tolerance(x.dtype)
     first = math.atan(noise)
     last, length = (float(v) for v in polar(denoiser))

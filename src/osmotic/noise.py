@@ -61,11 +61,17 @@ def normal(
 
     Raises:
         ValueError: if a sequence of generators is not as long as the batch.
+        TypeError: for a number in place of a generator.
     """
     if isinstance(generator, Source):
         return generator.normal(shape, device, dtype)
     if generator is None or isinstance(generator, torch.Generator):
         return torch.randn(tuple(shape), generator=generator, device=device, dtype=dtype)
+    if not isinstance(generator, Sequence):
+        raise TypeError(
+            "Noise is drawn from a torch.Generator, such as osmotic.noise.generator(seed), or one per sample; got "
+            f"{generator!r}."
+        )
     if len(generator) != shape[0]:
         raise ValueError(
             f"{len(generator)} generators were given for a batch of {shape[0]}; pass one, or one per sample."

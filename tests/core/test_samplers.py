@@ -509,6 +509,22 @@ def test_what_is_no_denoiser_is_named_everywhere(use):
 
 
 @pytest.mark.parametrize("use", [likelihood.log_prob, inversion.encode, inversion.decode])
+@pytest.mark.parametrize("wrong", [[[0.0, 0.0]], torch.zeros(2, 2).numpy(), torch.zeros(2, 2).long()])
+def test_samples_of_another_kind_are_named(use, wrong):
+    with pytest.raises(TypeError, match=r"are a tensor \(B, \.\.\.\) of floating-point numbers; got"):
+        use(mixture(VP()), wrong)
+
+
+def test_a_number_in_place_of_a_generator_or_a_name_in_place_of_a_divergence_is_named():
+    with pytest.raises(TypeError, match=r"from a torch\.Generator.*got 7"):
+        samplers.prior(mixture(VP()), (2, 2), 7)
+    with pytest.raises(TypeError, match=r"Exact\(\) or Hutchinson\(probes\).*got 'exact'"):
+        likelihood.log_prob(mixture(VP()), draws(2, 2), divergence="exact")
+    with pytest.raises(ValueError, match="No samples were given"):
+        likelihood.log_prob(mixture(VP()), draws(0, 2))
+
+
+@pytest.mark.parametrize("use", [likelihood.log_prob, inversion.encode, inversion.decode])
 def test_samples_that_are_no_numbers_are_named_by_the_adaptive_solver(use):
     x = draws(3, 2)
     x[1, 0] = math.nan

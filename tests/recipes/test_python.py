@@ -88,8 +88,13 @@ def test_objects_and_other_paths(model):
     for schedule in (VP(), Rectified(), VE(40.0)):
         assert torch.isfinite(model.sample(2, schedule=schedule)).all()
     assert len(list(model.trajectory(2, steps=4))) == 5
-    with pytest.raises(ValueError, match="there are ddim"):
+    with pytest.raises(ValueError, match=r"there are ddim.*; did you mean 'ddim'\?"):
         model.sample(2, sampler="dim")
+    with pytest.raises(ValueError, match=r"there are uniform.*cosine-data.*; did you mean 'karras'\?"):
+        model.sample(2, grid="karas")
+    assert model.sample(2, grid="cosine-data", steps=3).isfinite().all()
+    with pytest.raises(ValueError, match=r"did you mean 'class-b'\?"):
+        class_number("clas-b", ["class-a", "class-b"])
 
 
 def test_given_values_stay_and_the_rest_is_found():

@@ -226,10 +226,10 @@ def test_a_choice_that_was_never_confirmed_is_described_without_its_error(osmoti
 def test_every_grid_that_tuning_names_is_one_that_sample_takes(trained, osmotic):
     """And means the same by it, the catalogue's names the catalogue's grids."""
     model = library.load(trained)
-    tried = search.grids(model)
+    tried = search.tried(model)
     schedule, start = model.denoiser.schedule, model.denoiser.start
     for name, grid in tried.items():
-        plan = model.plan(grid=sampling.chosen(model, name))
+        plan = model.plan(grid=name)
         assert torch.equal(grid(schedule, 6, start), plan.grid(schedule, 6, start)), name
         if name in GRIDS:
             assert torch.equal(grid(schedule, 6, start), GRIDS[name]()(schedule, 6, start)), name

@@ -114,7 +114,7 @@ def advance(bar: Any, done: float, total: int) -> None:
     """Move a bar that begins anew with each thing that is measured, whether the one before was finished or cut."""
     if total != bar.total or bar.n > total - 0.01:
         bar.reset(total)
-    bar.update(done)
+    bar.update(min(done, total - bar.n))  # parts of one may add up to a hair more
 
 
 def traced(settings: Likelihood) -> Divergence | None:

@@ -21,11 +21,10 @@ from osmotic.training.recipe import Frozen, Grid, Sampler
 from osmotic.training.sampling import SAMPLER, STEPS, Tuned
 
 if TYPE_CHECKING:
-    from osmotic.times import Grid as Stops
     from osmotic.training.chosen import Plan
     from osmotic.training.model import Model
 
-# The catalogue's, and those that tuning makes for a model (recipes/search.py): both sides know the same names.
+# The catalogue's, and those made for a model (training/chosen.py): both sides know the same names.
 GridName = Literal[
     Grid,
     "suggested",
@@ -127,15 +126,14 @@ def planned(model: Model, settings: Sampling) -> Plan:
     Raises:
         UsageError: for a stored choice that cannot be used, naming its file.
     """
-    grid = None if settings.grid is None else chosen(model, settings.grid)
     try:
-        plan = model.plan(settings.sampler, settings.steps, grid, settings.nfe)
+        plan = model.plan(settings.sampler, settings.steps, settings.grid, settings.nfe)
         if plan.tuned is not None:
             plan.grid(model.denoiser.schedule, plan.steps, model.denoiser.start)
     except RunError:
         raise  # it names its file already
     except ValueError as error:
-        stored = None if settings.sampler or settings.steps or grid else stored_choice(model, settings.nfe)
+        stored = None if settings.sampler or settings.steps or settings.grid else stored_choice(model, settings.nfe)
         if model.tuning is None or stored is None:
             raise
         path = model.tuning.path(stored.nfe)
@@ -151,15 +149,6 @@ def stored_choice(model: Model, nfe: int | None) -> Tuned | None:
     """What tuning stored for a budget, or last."""
     tuning = model.tuning
     return None if tuning is None else tuning.last() if nfe is None else tuning.read(nfe)
-
-
-def chosen(model: Model, name: GridName) -> str | Stops:
-    """The grid of a name: the catalogue's stay names, those made for this model become grids."""
-    if name in get_args(Grid):
-        return name
-    from osmotic.recipes.search import grids
-
-    return grids(model)[name]
 
 
 def spoken_choice(model: Model, tuned: Tuned, guidance: float) -> str:

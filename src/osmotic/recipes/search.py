@@ -19,8 +19,9 @@ from osmotic.oracles import Gaussian
 from osmotic.report.tuning import OPTIMIZED as STOPS
 from osmotic.samplers import CATALOG, Sampler, prior, sample
 from osmotic.schedules import Number, Schedule
-from osmotic.times import GRIDS, Cosine, Fixed, Grid, Karras, LogSNR, Power, Span, Teacher
-from osmotic.training.model import Model, suggested_grid
+from osmotic.times import GRIDS, Fixed, Grid, Teacher
+from osmotic.training.chosen import SUGGESTED, grids
+from osmotic.training.model import Model
 from osmotic.training.sampling import SAMPLER
 
 # Tuning noise is keyed far away from the samples that a user will draw with the same seed.
@@ -29,7 +30,7 @@ LEVELS, SUBSTEPS = 32, 4
 SEMIFINAL, OPTIMIZED, FINAL = 8, 2, 10
 # Above so many steps, where to stop matters little and the programming takes long.
 MOST_OPTIMIZED = 20
-SUGGESTED, FIRST_ROUND = "suggested", ("suggested", "cosine-data")
+FIRST_ROUND = (SUGGESTED, "cosine-data")
 
 Make = Callable[[], Sampler]
 
@@ -89,25 +90,9 @@ class Candidate:
         return max(self.error, self.confirmed or 0.0)
 
 
-def grids(model: Model) -> dict[str, Grid]:
-    """The closed-form grids that are tried; `osmotic sample --grid` takes the same names and means the same.
-
-    A name of :data:`osmotic.times.GRIDS` is that grid; all others are in units of the data's deviation.
-    """
-    sd = model.recipe.process.sigma_data or 1.0
-    top = sd * max(12.0, 3.3 * math.sqrt(math.prod(model.spec.shape[1:])))
-    found: dict[str, Grid] = {
-        SUGGESTED: suggested_grid(model.spec, model.recipe),
-        "cosine-data": Cosine(sd),
-        "cosine-low": Cosine(sd / 2),
-        "cosine-high": Cosine(sd * 2),
-        "log-snr-short": LogSNR(sd / 10, top),
-        "log-snr-long": LogSNR(sd / 160, top),
-        "karras-data": Karras(sd / 40, top),
-        "power-data": Power(4.0, top),
-        "span-data": Span(sd / 10, sd * 12),
-    }
-    return found | {name: GRIDS[name]() for name in ("karras", "uniform", "quadratic")}
+def tried(model: Model) -> dict[str, Grid]:
+    """The closed-form grids that are tried: those made for the model, and three of the catalogue."""
+    return grids(model.spec, model.recipe) | {name: GRIDS[name]() for name in ("karras", "uniform", "quadratic")}
 
 
 def solvers() -> dict[str, Make]:
@@ -162,7 +147,7 @@ class Search:
         self.cond = model.condition(labels, count, 0, count)
         self.denoiser = Counted(model.guided(self.cond, guidance), bar.update)
         self.scale = model.recipe.process.sigma_data or 1.0
-        self.grids, self.solvers = grids(model), solvers()
+        self.grids, self.solvers = tried(model), solvers()
         self.until, self.cut, self.whole = time.monotonic() + 60 * minutes, False, False
         bar.total = self.expected()
         self.teacher, self.reference = self.taught(0), 0.0

@@ -45,6 +45,23 @@ def grid(images: Pictures, columns: int, rows: Sequence[str] = (), heads: Sequen
     return picture
 
 
+def block(images: Pictures, rows: Sequence[str] = ()) -> Image.Image:
+    """All pictures in one, about as wide as high: each name has equally many, on as many lines as that takes.
+
+    Args:
+        images: ``(N, H, W, C)``, those of the first name first.
+        rows: the names; none for one block.
+    """
+    names = rows or ("",)
+    each = len(images) // len(names)
+    lines = max(1, round((each / len(names)) ** 0.5))
+    columns = -(-each // lines)
+    canvas = np.full((len(names), lines * columns, *images.shape[1:]), PAPER, np.uint8)
+    canvas[:, :each] = images[: each * len(names)].reshape(len(names), each, *images.shape[1:])
+    heads = [name if line == 0 else "" for name in rows for line in range(lines)]
+    return grid(canvas.reshape(-1, *images.shape[1:]), columns, heads)
+
+
 def save(picture: Any, path: Path) -> Path:
     """Write a PNG, complete or not at all; the folder is made."""
     with whole(path) as part:

@@ -29,8 +29,7 @@ def draw(raw: Array, spec: Spec, path: Path, rows: Sequence[str] = (), real: Arr
         real: data to show beside, for points and tables.
     """
     if spec.kind == "images":
-        columns = len(raw) // len(rows) if rows else int(np.ceil(np.sqrt(len(raw))))
-        return pictures.save(pictures.grid(raw, columns, rows), path)
+        return pictures.save(pictures.block(raw, rows), path)
     if spec.kind == "sequences":
         return plots.lines(raw, path)
     flat = raw.reshape(len(raw), -1)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from osmotic.samplers.adaptive import RK45
 from osmotic.samplers.adaptive_dpm import DPMSolverAdaptive
 from osmotic.samplers.adaptive_sde import AdaptiveSDE
-from osmotic.samplers.base import Sampler, prepare, prior, sample, trajectory
+from osmotic.samplers.base import Sampler, prepare, prior, refuse_no_samples, sample, trajectory
 from osmotic.samplers.corrector import LevelRatio, NormRatio, PredictorCorrector
 from osmotic.samplers.flow import Euler, Heun, Midpoint
 from osmotic.samplers.jump import DDIM, DDPM, Gamma
@@ -151,6 +151,7 @@ __all__ = [
     "langevin",
     "prepare",
     "prior",
+    "refuse_no_samples",
     "res",
     "sample",
     "trajectory",

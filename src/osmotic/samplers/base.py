@@ -167,14 +167,19 @@ def _refuse_kinds(sampler: Sampler, denoiser: Denoiser, x: Tensor, times: Tensor
     if not isinstance(sampler, Sampler):
         raise TypeError(f"A sampler is an object such as samplers.CATALOG['heun'](); got {sampler!r}.")
     _refuse_no_denoiser(denoiser)
-    if not (isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 0):
-        what = f"a tensor of {x.dtype}, {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"Noisy samples are a tensor (B, ...) of floating-point numbers; got {what}.")
+    refuse_no_samples(x, "Noisy samples")
     if not isinstance(times, Tensor):
         raise TypeError(
             "A grid is a tensor of times, as those of osmotic.times make when called, grid(schedule, steps); got "
             f"{type(times).__name__}."
         )
+
+
+def refuse_no_samples(x: object, what: str) -> None:
+    """Refuse with a TypeError, which calls it ``what``, anything but a tensor ``(B, ...)`` of floating-point numbers."""
+    if not (isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 0):
+        got = f"a tensor of {x.dtype}, {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{what} are a tensor (B, ...) of floating-point numbers; got {got}.")
 
 
 def _refuse_no_denoiser(thing: object) -> None:

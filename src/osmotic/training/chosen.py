@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
+from osmotic.data.errors import closest
 from osmotic.data.spec import Spec
 from osmotic.samplers import CATALOG, Sampler
 from osmotic.schedules import Schedule
-from osmotic.times import GRIDS, Fixed, Grid, suggested
+from osmotic.times import GRIDS, Cosine, Fixed, Grid, Karras, LogSNR, Power, Span, suggested
 from osmotic.training.recipe import Recipe
 from osmotic.training.sampling import SAMPLER, STEPS, Tuned, Tuning
+
+SUGGESTED = "suggested"
 
 
 class Plan(NamedTuple):
@@ -40,7 +44,7 @@ def choose(
     if tuned is not None and _fits(tuned, schedule):
         return Plan(named(tuned.choice.sampler, CATALOG, "sampler"), tuned.choice.steps, Fixed(tuned.log_snr), tuned)
     solver = sampler or SAMPLER
-    stops = named(grid, GRIDS, "grid") if isinstance(grid, str) else grid or suggested_grid(spec, recipe)
+    stops = _grid(grid, grids(spec, recipe)) if isinstance(grid, str) else grid or suggested_grid(spec, recipe)
     return Plan(
         named(solver, CATALOG, "sampler") if isinstance(solver, str) else solver,
         steps if steps is not None else stops.steps or STEPS,
@@ -80,12 +84,41 @@ def suggested_grid(spec: Spec, recipe: Recipe) -> Grid:
     return suggested(recipe.process.sigma_data or 1.0, math.prod(spec.shape[1:]))
 
 
-def named(name: str, table: dict[str, Callable[[], Any]], what: str) -> Any:
+def _grid(name: str, made: Mapping[str, Grid]) -> Grid:
+    """A grid made for the model, else of the catalogue."""
+    found: Grid = named(name, GRIDS | {other: partial(made.__getitem__, other) for other in made}, "grid")
+    return found
+
+
+def grids(spec: Spec, recipe: Recipe) -> dict[str, Grid]:
+    """The closed-form grids made for a model: stops in units of its data's deviation, by name.
+
+    ``osmotic tune`` tries them; ``osmotic sample --grid`` and :meth:`osmotic.training.model.Model.sample` take the
+    same names, beside those of :data:`osmotic.times.GRIDS`.
+    """
+    sd = recipe.process.sigma_data or 1.0
+    top = sd * max(12.0, 3.3 * math.sqrt(math.prod(spec.shape[1:])))
+    return {
+        SUGGESTED: suggested_grid(spec, recipe),
+        "cosine-data": Cosine(sd),
+        "cosine-low": Cosine(sd / 2),
+        "cosine-high": Cosine(sd * 2),
+        "log-snr-short": LogSNR(sd / 10, top),
+        "log-snr-long": LogSNR(sd / 160, top),
+        "karras-data": Karras(sd / 40, top),
+        "power-data": Power(4.0, top),
+        "span-data": Span(sd / 10, sd * 12),
+    }
+
+
+def named(name: str, table: Mapping[str, Callable[[], Any]], what: str) -> Any:
     """The object of a catalogue.
 
     Raises:
         ValueError: if the catalogue has no such name, listing those it has.
     """
     if name not in table:
-        raise ValueError(f"There is no {what} {name!r}; there are {', '.join(table)}.")
+        raise ValueError(
+            f"There is no {what} {name!r}; there are {', '.join(table)}{closest(name, list(table)) or '.'}"
+        )
     return table[name]()

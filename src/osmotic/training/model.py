@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from osmotic.condition import Condition
+from osmotic.data.errors import closest
 from osmotic.data.spec import Spec
 from osmotic.denoiser import Denoiser, Rescheduled
 from osmotic.guidance import ClassifierFree
@@ -90,7 +91,8 @@ class Model:
             sampler: a name of ``osmotic.samplers.CATALOG`` or a sampler; by default see :meth:`plan`.
             steps: of the sampler, at least 1; likewise.
             seed: with the sample's number it keys all noise.
-            grid: a name of ``osmotic.times.GRIDS`` or a grid; likewise.
+            grid: a grid, a name of ``osmotic.times.GRIDS``, or one made for this model's data (``"suggested"``,
+                ``"cosine-data"``, ... see :func:`osmotic.training.chosen.grids`); likewise.
             nfe: sample as the run was tuned for this budget of evaluations.
             schedule: sample on this path instead of the one it was trained on.
             first: number of the first sample.
@@ -243,7 +245,8 @@ def class_number(wanted: int | str | np.integer[Any], classes: Sequence[str]) ->
     number = int(wanted) if text else -1
     if not 0 <= number < len(classes):
         shown = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
-        raise ValueError(f"There is no class {wanted!r}; the {len(classes)} classes are {shown}.")
+        hint = closest(str(wanted), classes) or "."
+        raise ValueError(f"There is no class {wanted!r}; the {len(classes)} classes are {shown}{hint}")
     return number
 
 
