@@ -176,7 +176,7 @@ def _refuse_kinds(sampler: Sampler, denoiser: Denoiser, x: Tensor, times: Tensor
 
 
 def refuse_no_samples(x: object, what: str) -> None:
-    """Refuse with a TypeError, which calls it ``what``, anything but a tensor ``(B, ...)`` of floating-point numbers."""
+    """Refuse, by the name ``what``, anything but a tensor ``(B, ...)`` of floating-point numbers."""
     if not (isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 0):
         got = f"a tensor of {x.dtype}, {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"{what} are a tensor (B, ...) of floating-point numbers; got {got}.")
