@@ -24,6 +24,7 @@ LAYERS = [
     {"times", "likelihood", "inversion", "dequantize", "phase"},
     {"training"},
     {"recipes"},
+    {"web"},
     {"cli"},
     {"__main__"},
 ]
