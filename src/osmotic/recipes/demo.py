@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from osmotic.data.dataset import Dataset, open_data, split
 from osmotic.data.images import save_npz
 from osmotic.metrics import accuracy_of_training_on, agreement, fit_classifier, nearest, share_closer
+from osmotic.recipes.strip import strip
 from osmotic.recipes.train import train
 from osmotic.report import pictures, plots
 from osmotic.training.model import Model, load
@@ -115,23 +115,10 @@ def _draw(model: Model, run: Run, guided: Array, labels: NDArray[np.int64], trai
     rows = np.argsort(labels[: CLASSES * SHOWN], kind="stable")
     images = spec.decode(guided)
     by_class = pictures.save(pictures.grid(images[rows], SHOWN, names), folder / "samples.png")
-    strip = _strip(model, folder / "trajectory.png")
+    strip_ = strip(model, folder / "trajectory.png", CLASSES, list(range(CLASSES)), GUIDANCE, model.plan(), rows=names)
     near_ones = spec.decode(training[nearest(guided[:SHOWN], training).index])
     pairs = np.concatenate([images[:SHOWN], near_ones])
     near = pictures.save(pictures.grid(pairs, SHOWN, ["sample", "nearest"]), folder / "neighbours.png")
     loss = plots.losses(run.metrics(), folder / "loss.png")
     save_npz(images, folder / "samples.npz", labels[: len(images)])
-    return [by_class, strip, near, loss]
-
-
-def _strip(model: Model, path: Path) -> Path:
-    """From noise to digit, one row a class, every level scaled to be seen."""
-    points = list(model.trajectory(CLASSES, list(range(CLASSES)), GUIDANCE))
-    frames = []
-    for x in points:
-        scale = model.recipe.process.sigma_data or 1.0
-        spread = x.std(dim=tuple(range(1, x.ndim)), keepdim=True).clamp_min(scale)
-        frames.append(torch.where(spread > 2 * scale, x * (scale / spread), x))
-    images = model.decode(torch.stack(frames, 1).flatten(0, 1))
-    heads = [str(i) for i in range(len(points))]
-    return pictures.save(pictures.grid(images, len(points), [str(c) for c in range(CLASSES)], heads), path)
+    return [by_class, strip_, near, loss]

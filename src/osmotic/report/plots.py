@@ -102,6 +102,17 @@ def lines(samples: Array, path: Path) -> Path:
     return _write(figure, path)
 
 
+def pairs(samples: Array, others: Array, path: Path) -> Path:
+    """Sequences ``(N, C, L)``, one panel each, with another one beneath in grey; the first channel of many."""
+    figure, panels = _panels(len(samples), 3, 1.6)
+    for sample, other, panel in zip(samples, others, panels, strict=True):
+        panel.plot(other[0], linewidth=1.5, color=GREY, label="training")
+        panel.plot(sample[0], linewidth=1, color=BLUE, label="sample")
+        panel.tick_params(labelsize=7)
+    panels[0].legend(frameon=False, fontsize=7)
+    return _write(figure, path)
+
+
 def losses(records: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """The training loss, the held-out loss of raw and averaged weights, and the held-out loss by noise level.
 

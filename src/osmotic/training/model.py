@@ -79,7 +79,7 @@ class Model:
         schedule: Schedule | None = None,
         first: int = 0,
         batch_size: int = 256,
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[int], object] | None = None,
     ) -> Tensor:
         """n samples; sample i of a seed is the same whatever the batch size or the number asked for.
 

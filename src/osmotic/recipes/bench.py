@@ -1,0 +1,289 @@
+"""Quality against cost: solvers, evaluations and guidance swept on one model, or on a teacher and its students."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from osmotic.data.dataset import Subset
+from osmotic.data.errors import plural
+from osmotic.recipes.held_out import parts
+from osmotic.recipes.plan import duration
+from osmotic.recipes.quality.catalog import DISTANCES, judge
+from osmotic.recipes.quality.features import Make, Seen, usual
+from osmotic.recipes.quality.kinds import ENERGY
+from osmotic.recipes.quality.measure import FEWEST, HELD, Calls, number, refuse_few, shares
+from osmotic.recipes.quality.measures import Measure, share
+from osmotic.recipes.quality.sets import Array, Context, arrays, looked_at, of_arrays, of_dataset
+from osmotic.recipes.scores import FOLDER, Bench, Point, keep
+from osmotic.recipes.search import steps_within
+from osmotic.report import cost
+from osmotic.samplers import CATALOG
+from osmotic.training.chosen import SUGGESTED, suggested_grid
+from osmotic.training.errors import RunError
+from osmotic.training.model import Model, load
+
+MOST = 2000
+"""Samples of each setting, where nobody says how many, at most."""
+
+GUIDED = 12
+"""Evaluations that guidance is swept at: the budget nearest to it."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing to try."""
+
+    run: Path
+    model: Model
+    sampler: str
+    steps: int
+    nfe: int
+    guidance: float
+
+
+def bench(
+    runs: Sequence[Path],
+    data: Any = None,
+    *,
+    sampler: Sequence[str],
+    nfe: Sequence[int],
+    guidance: Sequence[float] = (1.0,),
+    count: int | None = None,
+    minutes: float = 3.0,
+    seed: int = 0,
+    weights: str | None = None,
+    features: Make | None = None,
+    command: str | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> tuple[list[str], list[Path]]:
+    """Measure every solver at every budget, and the first solver under every guidance scale.
+
+    The score is the Frechet distance for pictures and the energy distance for everything else, beside held-out data;
+    where there are classes, also the share of samples that a judge puts in the class asked for. All settings start from
+    the same noise. Results go to ``RUN/evaluation/bench.json`` and ``bench.png`` of the first run.
+
+    Args:
+        runs: directories that training made on the same data; a teacher first, then its students.
+        data: what they were trained on, where that is not found again at its own place.
+        sampler: names; a budget is met by the most steps that fit, counted.
+        nfe: evaluations for each sample.
+        guidance: classifier-free scales, where the data have classes.
+        count: samples of each setting; by default as many as fit into the minutes.
+        minutes: about how long it takes.
+        seed: of the samples.
+        weights: as in :func:`osmotic.load`.
+        features: as in :func:`osmotic.recipes.quality.quality`.
+        command: that the report names for doing this again.
+        tell: called with sentences about what is being done.
+
+    Returns:
+        The table, and the files.
+
+    Raises:
+        ValueError: for runs of different data, a run without held-out data, a solver that no budget allows.
+    """
+    begun, say = time.monotonic(), tell or (lambda line: None)
+    training, held = same_parts(runs, data)
+    refuse_few(held, count)
+    models = [load(run, weights) for run in runs]
+    known, labels = arrays(training, MOST, seed)
+    made = (features or usual)(Seen(models[0].spec, looked_at(known, models[0].spec), labels, len(held)))
+    settings = list(swept(runs, models, sampler, nfe, guidance))
+    count = count or affordable(settings, minutes, seed)
+    cost_ = sum(setting.nfe for setting in settings)
+    say(f"{plural(len(settings), 'setting')} of {plural(count, 'sample')}, {cost_:,} evaluations each in all")
+    real, asked = of_arrays(known, models[0].spec, made, labels), shares(training, count, seed)
+    beside = of_dataset(held, made, HELD, seed)
+    measure = score_of(models[0])
+    points = []
+    for setting in tqdm(settings, "sweeping", unit="setting", leave=False):
+        x, seconds, calls = drawn(setting, asked, count, seed)
+        mine = of_arrays(x, models[0].spec, made, asked)
+        context = Context(models[0].spec, mine, beside, real, made, asked is not None, seed)
+        points.append(pointed(setting, measure, context, seconds, calls))
+    found = Bench(
+        command=command or "osmotic bench " + " ".join(map(str, runs)),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - begun, 1),
+        score=measure.name,
+        better="lower",
+        features=made.name,
+        samples=count,
+        real=measure.score(context).real,
+        points=tuple(points),
+        pictures=("bench.png",),
+    )
+    path = keep(runs[0], "bench", found)
+    return table(found), [path, drawn_curves(found, runs[0] / FOLDER / "bench.png")]
+
+
+def same_parts(runs: Sequence[Path], data: Any) -> tuple[Subset, Subset]:
+    """The training and the held-out part that all runs share.
+
+    Raises:
+        RunError: if a run has others.
+    """
+    training, held = parts(runs[0], data)
+    for run in runs[1:]:
+        other, theirs = parts(run, data)
+        if other.indices.tolist() != training.indices.tolist() or theirs.spec.source != held.spec.source:
+            raise RunError(f"{run} was trained on other data, or another part of them, than {runs[0]}; bench it alone.")
+    return training, held
+
+
+def score_of(model: Model) -> Measure:
+    """The score that curves are drawn of."""
+    return DISTANCES[0] if model.spec.kind == "images" else ENERGY
+
+
+def swept(
+    runs: Sequence[Path],
+    models: Sequence[Model],
+    samplers: Sequence[str],
+    nfe: Sequence[int],
+    guidance: Sequence[float],
+) -> Iterator[Setting]:
+    """Every solver at every budget, then the first under every other scale at a middle budget; none twice."""
+    seen = set()
+    for run, model in zip(runs, models, strict=True):
+        middle = min(nfe, key=lambda budget: abs(budget - GUIDED))
+        scales = guidance if model.spec.classes is not None and model.recipe.process.condition_dropout > 0 else ()
+        wanted = [(name, budget, 1.0) for name in samplers for budget in nfe]
+        wanted += [(samplers[0], middle, scale) for scale in scales]
+        for name, budget, scale in wanted:
+            denoiser = model.denoiser
+            grid = suggested_grid(model.spec, model.recipe)
+            steps = steps_within(CATALOG[name], budget, denoiser.schedule, grid, denoiser.start)
+            key = run, name, steps, scale
+            if steps is not None and key not in seen:
+                seen.add(key)
+                yield Setting(run, model, name, steps, budget, scale)
+
+
+def affordable(settings: Sequence[Setting], minutes: float, seed: int) -> int:
+    """Samples of each setting that fit into the time, judged by one batch."""
+    model, size = settings[0].model, 64
+    begun = time.monotonic()
+    model.sample(size, None if model.spec.classes is None else [0], sampler="ddim", steps=4, seed=seed, grid=SUGGESTED)
+    each = (time.monotonic() - begun) / (4 * size)
+    total = sum(setting.nfe * (2 if setting.guidance not in (0, 1) else 1) for setting in settings)
+    return max(FEWEST, min(MOST, int(60 * minutes / (each * total))))
+
+
+def drawn(setting: Setting, asked: Array | None, count: int, seed: int) -> tuple[Array, float, int]:
+    """Samples, the seconds that they took, and the evaluations of a batch."""
+    calls, begun = Calls(setting.model), time.monotonic()
+    with calls:
+        x = setting.model.sample(
+            count,
+            asked,
+            setting.guidance,
+            setting.sampler,
+            setting.steps,
+            seed,
+            grid=SUGGESTED,
+            batch_size=min(count, 256),
+        )
+    return x.float().cpu().numpy(), time.monotonic() - begun, calls.count // -(-count // min(count, 256))
+
+
+def pointed(setting: Setting, measure: Measure, context: Context, seconds: float, calls: int) -> Point:
+    """The score of one setting."""
+    score = measure.score(context)
+    agreement = None
+    if context.asked:
+        agreement = share(judge(context).predict(context.samples.features) == context.samples.labels).value
+    return Point(
+        run=str(setting.run),
+        sampler=setting.sampler,
+        grid=SUGGESTED,
+        steps=setting.steps,
+        guidance=setting.guidance,
+        evaluations=max(1, calls),
+        seconds=round(seconds, 3),
+        value=score.value,
+        low=score.low,
+        high=score.high,
+        agreement=agreement,
+    )
+
+
+def table(found: Bench) -> list[str]:
+    """The lines that the command prints: by run, then by evaluations, the best of each number of evaluations marked."""
+    several = len({point.run for point in found.points}) > 1
+    rows = [("", "solver", "steps", "evaluations", "guidance", "seconds", found.score, "95 % interval", "in class")]
+    front = frontier(found)
+    for point in sorted(found.points, key=lambda p: (p.run, p.guidance != 1, p.evaluations, p.value)):
+        name = f"{Path(point.run).name} {point.sampler}" if several else point.sampler
+        reach = "" if point.low is None or point.high is None else f"{number(point.low)} to {number(point.high)}"
+        rows.append(
+            (
+                "*" if point in front else " ",
+                name,
+                str(point.steps),
+                str(point.evaluations),
+                f"{point.guidance:g}",
+                f"{point.seconds:.2f}",
+                number(point.value),
+                reach,
+                "" if point.agreement is None else f"{point.agreement:.1%}",
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    real = "" if found.real is None else f"; real data in place of samples: {number(found.real)}"
+    return [
+        *lines,
+        f"* nothing cheaper is as good, without guidance{real}",
+        f"{plural(found.samples, 'sample')} each on {found.features}; {duration(found.seconds)} in all",
+    ]
+
+
+def frontier(found: Bench) -> list[Point]:
+    """The unguided settings that are better than all cheaper ones, by evaluations."""
+    front: list[Point] = []
+    for point in sorted((p for p in found.points if p.guidance == 1), key=lambda p: (p.evaluations, p.value)):
+        if not front or point.value < front[-1].value:
+            front.append(point)
+    return front
+
+
+def drawn_curves(found: Bench, path: Path) -> Path:
+    """The picture."""
+    several = len({point.run for point in found.points}) > 1
+
+    def mark(point: Point) -> cost.Mark:
+        name = f"{Path(point.run).name}, {point.sampler}" if several else point.sampler
+        low, high = point.low, point.high
+        return cost.Mark(
+            name,
+            point.evaluations,
+            point.seconds,
+            point.value,
+            point.value if low is None else low,
+            point.value if high is None else high,
+            point.guidance,
+            point.agreement,
+        )
+
+    plain = [mark(point) for point in found.points if point.guidance == 1]
+    scaled = [p for p in found.points if p.guidance != 1]
+    guided = []
+    if scaled:
+        same = [
+            p
+            for p in found.points
+            if (p.run, p.sampler, p.steps) == (scaled[0].run, scaled[0].sampler, scaled[0].steps)
+        ]
+        guided = [mark(point) for point in same]
+    return cost.draw(plain, path, found.score, found.real, guided)

@@ -1,0 +1,94 @@
+"""What distances are measured on: made from the training data, by name for the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from osmotic.data.spec import Spec
+from osmotic.metrics.features import Features, Pixels, Principal, RandomConv, default_features
+from osmotic.recipes.quality.sets import Array
+
+EACH = 5
+"""Held-out samples for each feature, at least: a covariance of more features would be mostly noise."""
+
+FEWEST = 8
+"""Features at least."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What features are made from.
+
+    Args:
+        spec: of the data.
+        training: ``(N, ...)`` training data as features see them: pictures uint8, everything else standardised.
+        labels: ``(N,)`` or None.
+        held: how many held-out samples there are.
+    """
+
+    spec: Spec
+    training: Array
+    labels: Array | None
+    held: int
+
+
+Make = Callable[[Seen], Features]
+
+
+def usual(seen: Seen) -> Features:
+    """Random convolutions of pictures, the values of everything else; no more than the held-out data bear."""
+    return bearable(default_features(seen.spec.kind, seen.training), seen)
+
+
+def bearable(features: Features, seen: Seen) -> Features:
+    """As many principal components of the features as the held-out data bear, or all of them."""
+    most = max(FEWEST, seen.held // EACH)
+    return features if features.dimensions <= most else Principal.fitted(features, seen.training, most)
+
+
+def learned(seen: Seen) -> Features:
+    """Of a small classifier trained on these data: by their classes, of pictures without classes by their turns."""
+    from osmotic.metrics.features.learned import Learned
+
+    return Learned.trained(seen.training, seen.labels)
+
+
+def random(seen: Seen) -> Features:
+    """Random convolutions."""
+    refuse_others(seen, "random")
+    return bearable(RandomConv.fitted(seen.training), seen)
+
+
+def pixels(seen: Seen) -> Features:
+    """Principal components of pixels."""
+    refuse_others(seen, "pixels")
+    return bearable(Principal.fitted(Pixels(seen.training.shape[1:]), seen.training), seen)
+
+
+def refuse_others(seen: Seen, name: str) -> None:
+    """Refuse features of pictures for other data."""
+    if seen.spec.kind != "images":
+        raise ValueError(f"--features {name} are for pictures, and these data are none; leave it out, or take learned.")
+
+
+def inception(file: Path | None, folder: Path) -> Make:
+    """The network of FID, with the weights in a file, fetched once into the folder if no file is named."""
+
+    def make(seen: Seen) -> Features:
+        from osmotic.metrics.features.inception import FILE, URL, Inception, fetch
+
+        refuse_others(seen, "inception")
+        try:
+            return Inception.from_file(file or fetch(folder))
+        except OSError as error:
+            raise ValueError(
+                f"{URL} cannot be fetched ({error}); get {FILE} elsewhere and name it with --inception FILE."
+            ) from None
+
+    return make
+
+
+NAMED: dict[str, Make] = {"random": random, "learned": learned, "pixels": pixels}
+"""By the names of the command line, beside "inception", which needs a place for its weights."""

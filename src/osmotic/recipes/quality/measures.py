@@ -1,0 +1,104 @@
+"""What a measure is, and how its value and its interval are found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from osmotic.metrics import Interval, jackknife
+from osmotic.recipes.quality.sets import Context, Set
+from osmotic.recipes.scores import Score
+
+BLOCKS = 20
+"""Parts of a set of which one is left out at a time, for the interval."""
+
+MOST = 10_000
+"""Samples that any measure looks at."""
+
+PAIRS = 2000
+"""Samples that a measure of pairs looks at: what it costs grows with the square."""
+
+JUDGED = 5000
+"""Samples that a classifier learns from, at most."""
+
+Value = Callable[[Set, Set, Context], float]
+Whole = Callable[[Set, Set, Context], Interval]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One score; a new one is an entry of a catalogue.
+
+    Args:
+        name: the field's own.
+        better: which way is good; "real" as near as possible to what real data give.
+        about: what it tells, in one sentence for a person.
+        of: the score of a set beside held-out data.
+        whole: the score with its interval; None where leaving out blocks finds it.
+        fits: whether it can be measured there.
+        real: what stands in place of samples for the value of real data; None where there is none.
+        most: samples that are looked at.
+        blocks: of the interval; 0 for none, where the score costs too much to be found so often.
+        least: that the score can be, as no interval goes beyond.
+        greatest: likewise.
+    """
+
+    name: str
+    better: Literal["lower", "higher", "real"]
+    about: str
+    of: Value
+    whole: Whole | None = None
+    fits: Callable[[Context], bool] = lambda context: True
+    real: Callable[[Context], Set] | None = lambda context: context.real
+    most: int = MOST
+    blocks: int = BLOCKS
+    least: float = -math.inf
+    greatest: float = math.inf
+
+    def score(self, context: Context) -> Score:
+        """The score of the context's samples, with its interval, beside that of real data."""
+        samples, held = first(context.samples, self.most), first(context.held, self.most)
+        found = self._interval(samples, held, context)
+        real = None if self.real is None else self.of(first(self.real(context), self.most), held, context)
+        return Score(
+            name=self.name,
+            value=found.value,
+            low=None if found.low == found.high else max(found.low, self.least),
+            high=None if found.low == found.high else min(found.high, self.greatest),
+            better=self.better,
+            real=real,
+            samples=len(samples),
+            about=self.about,
+        )
+
+    def _interval(self, samples: Set, held: Set, context: Context) -> Interval:
+        if self.whole is not None:
+            return self.whole(samples, held, context)
+        if self.blocks == 0 or min(len(samples), len(held)) < 2 * self.blocks:
+            value = self.of(samples, held, context)
+            return Interval(value, value, value)
+
+        def of(mine: np.ndarray, theirs: np.ndarray) -> float:
+            return self.of(samples.part(mine), held.part(theirs), context)
+
+        return jackknife(of, np.arange(len(samples)), np.arange(len(held)), blocks=self.blocks, seed=context.seed)
+
+
+def first(some: Set, most: int) -> Set:
+    """The first samples: those of a model are independent, and data were put in random order."""
+    return some if len(some) <= most else some.part(np.arange(most))
+
+
+def share(hits: np.ndarray) -> Interval:
+    """The share of samples of which something holds, with Wilson's 95 % interval, which never leaves [0, 1].
+
+    Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    n, p, z = len(hits), float(np.mean(hits)), 1.959964
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    reach = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
+    return Interval(p, max(0.0, middle - reach), min(1.0, middle + reach))

@@ -1,0 +1,1 @@
+"""Pages that people look at: self-contained HTML with charts, readable in light and dark, on a phone and on paper."""
