@@ -10,20 +10,81 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from witness_inception import images, weights
+from witness_inception import COLUMNS, images, large, weights
 
 from osmotic.metrics.features import inception
 from osmotic.metrics.features.inception import FILE, SHA256, URL, Inception, fetch, filled, sha256
 from osmotic.metrics.features.inception_network import InceptionNetwork
 
-# Printed by `python tests/metrics/witness_inception.py SITE` with pytorch-fid 0.3.0: every 256th of its 2048 features of
-# each image, and their means.
+# Printed by `python tests/metrics/witness_inception.py SITE` with pytorch-fid 0.3.0: some of its 2048 features of each
+# image, and their means.
 FEATURES = [
-    [0.953279, 0.0, 1.232092, 0.061388, 0.142146, 3.114357, 0.982976, 0.008753],
-    [0.991741, 0.0, 1.328128, 0.007747, 0.112521, 3.053478, 1.028576, 0.015321],
-    [0.960173, 0.0, 1.307717, 0.007302, 0.114161, 3.032204, 1.00285, 0.009304],
+    [
+        1.042499,
+        1.745431,
+        2e-05,
+        0.057666,
+        1.613555,
+        0.0,
+        1.168621,
+        0.663486,
+        0.0,
+        1.032179,
+        0.470751,
+        0.0,
+        4.032629,
+        0.420836,
+    ],
+    [
+        0.953069,
+        1.793986,
+        0.0,
+        0.018111,
+        1.835771,
+        0.0,
+        1.341985,
+        0.729954,
+        0.000513,
+        1.147124,
+        0.357079,
+        0.0,
+        3.974476,
+        0.375952,
+    ],
+    [
+        0.965338,
+        1.726689,
+        0.004855,
+        0.024664,
+        1.760961,
+        0.0,
+        1.226375,
+        0.727189,
+        0.001223,
+        1.010076,
+        0.327683,
+        0.0,
+        3.766679,
+        0.392952,
+    ],
+    [
+        0.970982,
+        1.962227,
+        0.0,
+        0.045541,
+        1.743651,
+        0.0,
+        1.179302,
+        0.982151,
+        0.00208,
+        0.799974,
+        0.795056,
+        0.0,
+        4.386875,
+        0.392235,
+    ],
 ]
-MEANS = [0.637939, 0.663496, 0.637898]
+MEANS = [0.637939, 0.663496, 0.637898, 0.706871]
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +100,11 @@ def features(state, tmp_path_factory):
 
 
 def test_features_are_those_of_pytorch_fid(features):
-    found = features(images())
-    assert found.shape == (3, 2048)
+    found = np.concatenate([features(images()), features(large())])
+    assert found.shape == (4, 2048)
     assert found.dtype == np.float64
     # Six digits are written down; the rest is float32 on another machine.
-    assert np.abs(found[:, ::256] - FEATURES).max() < 1e-4
+    assert np.abs(found[:, COLUMNS] - FEATURES).max() < 1e-4
     assert np.abs(found.mean(1) - MEANS).max() < 1e-4
     # The images differ by a hundred times that, so no two can be mistaken for each other.
     assert np.abs(found[1] - found[2]).max() > 1e-2
@@ -80,7 +141,7 @@ def test_the_release_file_is_read_as_tensors_only(state, tmp_path, monkeypatch):
     monkeypatch.setattr(inception, "SHA256", sha256(path))
     found = Inception.from_file(path)
     assert found.name == f"2048 features of the FID Inception network (weights {sha256(path)[:8]})"
-    assert np.abs(found(images()[:1])[:, ::256] - FEATURES[:1]).max() < 1e-4
+    assert np.abs(found(images()[:1])[:, COLUMNS] - FEATURES[:1]).max() < 1e-4
 
 
 def test_a_file_with_code_is_not_run_even_if_its_checksum_fits(tmp_path, monkeypatch):
@@ -94,7 +155,7 @@ def test_a_file_with_code_is_not_run_even_if_its_checksum_fits(tmp_path, monkeyp
         for name, content in parts.items():
             new.writestr(name, code if name.endswith("data.pkl") else content)
     monkeypatch.setattr(inception, "SHA256", sha256(path))
-    with pytest.raises(Exception, match="posix.system"):
+    with pytest.raises(Exception, match=r"posix\.system"):
         Inception.from_file(path)
     assert not marker.exists()
 
@@ -106,7 +167,7 @@ def test_safetensors_need_their_own_checksum(state, tmp_path):
         Inception.from_safetensors(path, "0000")
     found = Inception.from_safetensors(path, sha256(path).upper())
     assert "mine.safetensors" in found.name
-    assert np.abs(found(images()[:1])[:, ::256] - FEATURES[:1]).max() < 1e-4
+    assert np.abs(found(images()[:1])[:, COLUMNS] - FEATURES[:1]).max() < 1e-4
 
 
 @pytest.mark.parametrize(

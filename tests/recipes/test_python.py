@@ -202,3 +202,12 @@ def test_the_cifar10_recipe_is_of_the_size_it_says():
     a = RECIPE.architecture
     assert 55e6 < count.parameters(UNet(3, a.widths, blocks=a.blocks, attention=a.attention)) < 59e6
     assert RECIPE.options.steps * RECIPE.options.batch_size == pytest.approx(200e6, rel=1e-5)
+
+
+def test_how_the_data_are_read_stands_in_the_recipe_and_is_kept_on_resuming(wine, tmp_path):
+    asked = Recipe(reading={"label": "cultivar"}, architecture=Architecture(network="mlp", widths=(8,)))
+    few = Options(steps=2, batch_size=8, evaluate_every=2, preview_every=2, checkpoint_every=2)
+    osmotic.train(str(wine), tmp_path / "run", asked.model_copy(update={"options": few}))
+    assert osmotic.load(tmp_path / "run").spec.classes == ("class_0", "class_1", "class_2")
+    osmotic.train(str(wine), tmp_path / "run", Recipe(options=Options(steps=3)), resume=True)
+    assert osmotic.load(tmp_path / "run").step == 3

@@ -21,6 +21,7 @@ from osmotic.metrics.kernel import (
     mmd,
 )
 from osmotic.metrics.manifold import Manifold, manifold
+from osmotic.metrics.mmd_interval import mmd_interval
 from osmotic.metrics.moments import Moments, gathered
 from osmotic.metrics.neighbours import (
     Neighbours,
@@ -83,6 +84,7 @@ __all__ = [
     "manifold",
     "median_scale",
     "mmd",
+    "mmd_interval",
     "nearest",
     "pairwise_diversity",
     "power_spectrum",

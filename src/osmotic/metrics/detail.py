@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from osmotic.metrics.sets import as_pair, as_set
+
 FINE = 0.5
 """Frequencies above this share of the highest one, in either direction, are fine."""
 
@@ -20,12 +22,13 @@ def contrast(samples: ArrayLike, real: ArrayLike) -> float:
         real: ``(M, ...)`` of the same shape a sample.
 
     Raises:
-        ValueError: for real data without any spread.
+        ValueError: for real data without any spread, and for sets that are not finite or of different widths.
     """
-    spread = float(np.asarray(real, np.float64).var(0).mean())
+    x, y = as_pair(samples, real, ("samples", "real data"))
+    spread = float(y.var(0).mean())
     if spread == 0:
         raise ValueError("The real data are all alike, so there is no contrast to compare with.")
-    return float(np.sqrt(np.asarray(samples, np.float64).var(0).mean() / spread))
+    return float(np.sqrt(x.var(0).mean() / spread))
 
 
 def fine_power(images: ArrayLike) -> float:
@@ -42,6 +45,7 @@ def fine_power(images: ArrayLike) -> float:
     x = np.asarray(images, np.float64)
     if x.ndim != 4 or min(x.shape[1:3]) < 2:
         raise ValueError(f"Pictures are (N, H, W, C) of 2 pixels a side at least; got {x.shape}.")
+    as_set(x, "pictures", 1)
     power = dctn(x, axes=(1, 2), norm="ortho") ** 2
     fine = np.zeros(x.shape[1:3], bool)
     fine[int(np.ceil(FINE * x.shape[1])) :, :] = True

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from osmotic.metrics.interval import Interval, bootstrap
 from osmotic.metrics.sets import Set, as_labels, as_pair, as_set
+from osmotic.metrics.threads import threads_for
 
 
 def column_distances(real: ArrayLike, samples: ArrayLike, categorical: ArrayLike) -> Set:
@@ -175,7 +176,8 @@ def train_on_synthetic(
 def _answers(task: Task, rows: Set, targets: NDArray[Any], asked: Set, seed: int) -> Set:
     if len(np.unique(targets)) == 1:
         return np.full(len(asked), float(targets[0]))  # what a learner would say, did scikit-learn's not refuse
-    return np.asarray(task.learner(seed).fit(rows, targets).predict(asked), np.float64)
+    with threads_for(len(rows)):
+        return np.asarray(task.learner(seed).fit(rows, targets).predict(asked), np.float64)
 
 
 def _mask(categorical: ArrayLike, width: int) -> NDArray[np.bool_]:

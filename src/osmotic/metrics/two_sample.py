@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from osmotic.metrics.interval import Interval, around
 from osmotic.metrics.sets import Set, as_pair
+from osmotic.metrics.threads import threads_for
 
 FEW = 100
 """Up to so many columns trees are grown on each; more are features, told apart by a linear rule."""
@@ -82,7 +83,8 @@ def _fitted(x: Set, y: Set, seed: int) -> Any:
     else:
         # Features can be as many as rows: shrunk strongly, a linear rule still finds what all rows share.
         rule = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000))
-    return rule.fit(rows, labels)
+    with threads_for(len(rows)):
+        return rule.fit(rows, labels)
 
 
 def _share_below(a: Set, b: Set) -> Set:

@@ -96,6 +96,10 @@ def bench(
     known, labels = arrays(training, MOST, seed)
     made = (features or usual)(Seen(models[0].spec, looked_at(known, models[0].spec), labels, len(held)))
     settings = list(swept(runs, models, sampler, nfe, guidance))
+    if not settings:
+        raise ValueError(
+            f"No step of {', '.join(sampler)} fits into {plural(max(nfe), 'evaluation')}; allow more with --nfe."
+        )
     count = count or affordable(settings, minutes, seed)
     cost_ = sum(setting.nfe for setting in settings)
     say(f"{plural(len(settings), 'setting')} of {plural(count, 'sample')}, {cost_:,} evaluations each in all")

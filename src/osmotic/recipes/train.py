@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 
 from osmotic.data.augment import Augmentation, HorizontalFlip, Shift, Turn, VerticalFlip
 from osmotic.data.dataset import Dataset, open_data, split
+from osmotic.data.source import Options as Reading
 from osmotic.recipes import plan
 from osmotic.recipes.preview import preview
 from osmotic.training import build, defaults
@@ -56,7 +58,8 @@ def train(
     if steps is not None:
         asked = asked.model_copy(update={"options": Options(**{**explicit(asked.options), "steps": steps})})
     (Run.open if resume else Run.refuse_used)(out)
-    dataset = data if isinstance(data, Dataset) else open_data(data)
+    reading = asked.reading or (Run.open(out).recipe().get("reading", {}) if resume else {})
+    dataset = data if isinstance(data, Dataset) else open_data(data, **asdict(Reading(**reading)))
     with joined(device) as world:
         recipe = world.from_main(lambda: continued(dataset, out, asked) if resume else resolve(asked, dataset))
         training, held_out = split(dataset, recipe.holdout, recipe.options.seed)

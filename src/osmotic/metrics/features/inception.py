@@ -57,7 +57,7 @@ class Inception(Features):
 
     @classmethod
     def from_file(cls, path: Path, device: torch.device | str = "cpu") -> Inception:
-        """The network of FID with the weights of pytorch-fid's release file, the ones that published scores use.
+        """The network of FID with the weights of pytorch-fid's release file, ported from the TensorFlow graph.
 
         Raises:
             ValueError: the file is not that file, by its SHA-256; nothing in it is read then.

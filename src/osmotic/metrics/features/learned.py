@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from .base import Array, Features, Vectors, check_images
+from .base import ROOM, Array, Features, Vectors, check_images
 from .planes import planes
 from .raw import Raw
 
@@ -136,6 +136,8 @@ class Classifier(Learned):
 class _Classes:
     """The labels that the data have."""
 
+    copies = 1
+
     def __init__(self, prepare: Prepare, labels: ArrayLike, count: int) -> None:
         given = np.asarray(labels)
         if given.shape != (count,) or given.dtype.kind not in "iu":
@@ -155,7 +157,7 @@ class _Classes:
 class _Turns:
     """Which of four ways an image was turned: by quarters if it is square, else by mirrors."""
 
-    count = TURNS
+    copies = count = TURNS
     name = f"{TURNS} turns of them"
 
     def __init__(self, prepare: Prepare, sides: Sequence[int]) -> None:
@@ -163,7 +165,7 @@ class _Turns:
         self.square = sides[0] == sides[1]
 
     def __call__(self, x: Array, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        pixels = self.prepare(x[rows[: -(-len(rows) // TURNS)]])
+        pixels = self.prepare(x[rows])
         if self.square:
             turned = [torch.rot90(pixels, k, (2, 3)) for k in range(TURNS)]
         else:
@@ -177,8 +179,9 @@ def _image_parts(training: Array) -> tuple[Prepare, Callable[[], nn.Module]]:
 
     def prepare(x: Array) -> Tensor:
         check_images(x)
-        pixels = 2 * planes(x) - 1
-        return F.avg_pool2d(pixels, factor, ceil_mode=True) if factor > 1 else pixels
+        size = max(1, ROOM // 4 // x[0].size) if len(x) else 1
+        starts = range(0, max(1, len(x)), size)  # whole batches of large images would not fit in memory
+        return torch.cat([F.avg_pool2d(2 * planes(x[i : i + size]) - 1, factor, ceil_mode=True) for i in starts])
 
     def trunk() -> nn.Module:
         layers: list[nn.Module] = []
@@ -221,7 +224,7 @@ def _fit(
     for step in tqdm(range(steps), desc=progress, unit="step", delay=2, leave=False, disable=progress is None):
         for group in optimizer.param_groups:
             group["lr"] = RATE * (1 + math.cos(math.pi * step / steps)) / 2
-        inputs, wanted = task(x, rng.choice(rows, BATCH))
+        inputs, wanted = task(x, rng.choice(rows, BATCH // task.copies))
         optimizer.zero_grad()
         F.cross_entropy(network(inputs), wanted).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

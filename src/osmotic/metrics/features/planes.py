@@ -16,7 +16,8 @@ def planes(x: Array, device: torch.device | str = "cpu") -> Tensor:
     """``(B, H, W, 1 or 3)`` uint8 as ``(B, 3, H, W)`` float32 in [0, 1]; grey is repeated."""
     # A copy: arrays mapped from a file are read-only, and torch warns of those.
     pixels = torch.from_numpy(np.array(x)).to(device).movedim(-1, 1)
-    return pixels.expand(-1, 3, -1, -1).float() / 255
+    # One layout in memory for grey and colour: convolutions round differently in others.
+    return pixels.expand(-1, 3, -1, -1).contiguous().float() / 255
 
 
 @contextmanager

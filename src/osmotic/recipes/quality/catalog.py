@@ -9,8 +9,13 @@ import numpy as np
 from osmotic import metrics
 from osmotic.metrics import GaussianKernel, Interval, Manifold, Moments
 from osmotic.recipes.quality.kinds import OTHERS
-from osmotic.recipes.quality.measures import JUDGED, PAIRS, Measure, share
+from osmotic.recipes.quality.measures import JUDGED, PAIRS, Measure, apart, share
 from osmotic.recipes.quality.sets import Context, Set, pictures, several
+
+NEARER = "nearer than held-out data"
+
+BALLS = 1000
+"""Samples that precision, recall, density and coverage look at: their interval takes forty of each."""
 
 SEARCHED = 1000
 """Samples whose nearest training samples are looked for."""
@@ -75,7 +80,8 @@ def probable(context: Context) -> bool:
 
 def entropy(mine: Set, held: Set, context: Context) -> Interval:
     """The Inception Score of the classifier behind the features."""
-    return metrics.inception_score(context.features.probabilities(mine.raw), seed=context.seed)  # type: ignore[attr-defined]
+    seen = mine.raw if pictures(context) else mine.x
+    return metrics.inception_score(context.features.probabilities(seen), seed=context.seed)  # type: ignore[attr-defined]
 
 
 DISTANCES = (
@@ -99,6 +105,7 @@ DISTANCES = (
         "lower",
         "KID's polynomial kernel on the features, unbiased at any count: 0 on average for a perfect model",
         lambda mine, held, context: metrics.mmd(mine.features, held.features, metrics.Polynomial()),
+        whole=lambda mine, held, context: apart(mine, held, context, metrics.Polynomial()),
         most=PAIRS,
     ),
     Measure(
@@ -106,6 +113,7 @@ DISTANCES = (
         "lower",
         "maximum mean discrepancy of the features (CMMD's kind), which sees every difference of the laws; unbiased",
         lambda mine, held, context: metrics.mmd(mine.features, held.features, GaussianKernel(scale(context))),
+        whole=lambda mine, held, context: apart(mine, held, context, GaussianKernel(scale(context))),
         most=PAIRS,
     ),
     Measure(
@@ -113,7 +121,7 @@ DISTANCES = (
         "higher",
         "share of samples that lie among real data",
         lambda mine, held, context: manifold(mine, held, context).precision,
-        most=PAIRS,
+        most=BALLS,
         least=0.0,
         greatest=1.0,
     ),
@@ -122,7 +130,7 @@ DISTANCES = (
         "higher",
         "share of real data that lie among the samples",
         lambda mine, held, context: manifold(mine, held, context).recall,
-        most=PAIRS,
+        most=BALLS,
         least=0.0,
         greatest=1.0,
     ),
@@ -131,7 +139,7 @@ DISTANCES = (
         "real",
         "how thickly the samples lie where real data are; 1 is as thick as real data",
         lambda mine, held, context: manifold(mine, held, context).density,
-        most=PAIRS,
+        most=BALLS,
         least=0.0,
     ),
     Measure(
@@ -139,7 +147,7 @@ DISTANCES = (
         "higher",
         "share of real data with a sample nearby",
         lambda mine, held, context: manifold(mine, held, context).coverage,
-        most=PAIRS,
+        most=BALLS,
         least=0.0,
         greatest=1.0,
     ),
@@ -172,7 +180,7 @@ MEMORY = (
         most=SEARCHED,
     ),
     Measure(
-        "nearer than held-out data",
+        NEARER,
         "real",
         "share of samples nearer to the training set than half of the held-out data are: 0.5 is right, 1 is copying",
         lambda mine, held, context: nearer(mine, held, context).value,

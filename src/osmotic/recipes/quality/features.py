@@ -77,15 +77,15 @@ def inception(file: Path | None, folder: Path) -> Make:
     """The network of FID, with the weights in a file, fetched once into the folder if no file is named."""
 
     def make(seen: Seen) -> Features:
-        from osmotic.metrics.features.inception import FILE, URL, Inception, fetch
+        from osmotic.metrics.features.inception import FILE, Inception, fetch
 
         refuse_others(seen, "inception")
+        if file is not None:
+            return Inception.from_file(file)
         try:
-            return Inception.from_file(file or fetch(folder))
+            return Inception.from_file(fetch(folder))
         except OSError as error:
-            raise ValueError(
-                f"{URL} cannot be fetched ({error}); get {FILE} elsewhere and name it with --inception FILE."
-            ) from None
+            raise ValueError(f"{error} (or get {FILE} elsewhere and name it with --inception FILE)") from None
 
     return make
 

@@ -7,7 +7,7 @@ import numpy as np
 from osmotic import metrics
 from osmotic.data.columns import Categorical, Columns
 from osmotic.metrics import Interval
-from osmotic.recipes.quality.measures import JUDGED, PAIRS, Measure
+from osmotic.recipes.quality.measures import JUDGED, PAIRS, Measure, apart
 from osmotic.recipes.quality.sets import Array, Context, Set, pictures, several
 
 
@@ -52,6 +52,7 @@ ENERGY = Measure(
     "lower",
     "0 on average for a perfect model and for no other, at any count; in units of the features",
     lambda mine, held, context: metrics.energy_distance(mine.features, held.features),
+    whole=lambda mine, held, context: apart(mine, held, context, metrics.NegativeDistance()),
     fits=lambda context: not pictures(context),
     most=PAIRS,
 )

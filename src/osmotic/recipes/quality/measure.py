@@ -38,6 +38,9 @@ FEWEST, USUAL, MOST = 256, 2000, 10_000
 """Samples where nobody says how many: more than the first if there is time for a batch, the second or as many as there
 are held-out data if there is time, never more than the third."""
 
+REPEATED = 0.75
+"""Share of samples nearer to the training data than held-out data are from which copying is named; 0.5 is right."""
+
 FOLLOWED = 8
 """Samples whose trajectory is drawn."""
 
@@ -127,7 +130,7 @@ def quality(
         sampled=sampled,
         scores=tuple(scores),
         by_noise=by_noise(opened, model.weights),
-        warnings=tuple(cautions(model, context)),
+        warnings=(*cautions(model, context), *copies(scores)),
         pictures=tuple(
             path.name for path in shown.draw(context, opened.directory, partial(followed, model, drawing, asked))
         ),
@@ -292,6 +295,16 @@ def cautions(model: Model, context: Context) -> Iterator[str]:
         )
     if len(context.held) < 200:
         yield f"only {len(context.held)} held-out samples: intervals are wide, and small differences mean nothing"
+
+
+def copies(scores: Sequence[Score]) -> Iterator[str]:
+    """A warning where samples lie far nearer to the training data than real data do."""
+    for score in scores:
+        if score.name == catalog.NEARER and score.low is not None and score.low > REPEATED:
+            yield (
+                f"{score.value:.0%} of the samples are nearer to training data than half of the held-out data are: the "
+                "model repeats what it saw; train it on more data, smaller or shorter"
+            )
 
 
 def lines(found: Quality) -> Sequence[str]:

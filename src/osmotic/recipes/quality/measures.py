@@ -9,12 +9,15 @@ from typing import Literal
 
 import numpy as np
 
-from osmotic.metrics import Interval, jackknife
+from osmotic.metrics import Interval, Kernel, jackknife, mmd, mmd_interval
 from osmotic.recipes.quality.sets import Context, Set
 from osmotic.recipes.scores import Score
 
 BLOCKS = 20
 """Parts of a set of which one is left out at a time, for the interval."""
+
+LEAST_BLOCKS = 5
+"""Where the sets are too small for so many, there is no interval."""
 
 MOST = 10_000
 """Samples that any measure looks at."""
@@ -78,14 +81,15 @@ class Measure:
     def _interval(self, samples: Set, held: Set, context: Context) -> Interval:
         if self.whole is not None:
             return self.whole(samples, held, context)
-        if self.blocks == 0 or min(len(samples), len(held)) < 2 * self.blocks:
+        blocks = min(self.blocks, min(len(samples), len(held)) // 2)
+        if blocks < LEAST_BLOCKS:
             value = self.of(samples, held, context)
             return Interval(value, value, value)
 
         def of(mine: np.ndarray, theirs: np.ndarray) -> float:
             return self.of(samples.part(mine), held.part(theirs), context)
 
-        return jackknife(of, np.arange(len(samples)), np.arange(len(held)), blocks=self.blocks, seed=context.seed)
+        return jackknife(of, np.arange(len(samples)), np.arange(len(held)), blocks=blocks, seed=context.seed)
 
 
 def first(some: Set, most: int) -> Set:
@@ -102,3 +106,12 @@ def share(hits: np.ndarray) -> Interval:
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
     return Interval(p, max(0.0, middle - reach), min(1.0, middle + reach))
+
+
+def apart(mine: Set, held: Set, context: Context, kernel: Kernel) -> Interval:
+    """A kernel distance of the features with its interval; without one where the sets are too small."""
+    blocks = min(BLOCKS, min(len(mine), len(held)) // 2)
+    if blocks >= LEAST_BLOCKS:
+        return mmd_interval(mine.features, held.features, kernel, blocks=blocks, seed=context.seed)
+    value = mmd(mine.features, held.features, kernel)
+    return Interval(value, value, value)

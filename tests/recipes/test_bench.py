@@ -1,0 +1,111 @@
+"""Quality against cost, of exact denoisers whose best solver is known."""
+
+import numpy as np
+import pytest
+import torch
+
+from osmotic.oracles import Gaussian
+from osmotic.recipes import bench as room
+from osmotic.recipes.bench import bench, frontier
+from osmotic.recipes.scores import Bench, kept
+from osmotic.recipes.train import train
+from osmotic.schedules import Cosine
+from osmotic.training.options import Options
+from osmotic.training.recipe import Architecture, Process, Recipe
+
+FEW = Options(steps=2, batch_size=8, evaluate_every=2, preview_every=2, checkpoint_every=2)
+NET = Architecture(network="mlp", widths=(8,))
+
+
+def recipe(**more) -> Recipe:
+    return Recipe(options=FEW, architecture=NET, process=Process(schedule="cosine", target="v"), holdout=0.3, **more)
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory):
+    place = tmp_path_factory.mktemp("points")
+    np.save(place / "points.npy", np.random.default_rng(0).normal(size=(2000, 2)))
+    train(str(place / "points.npy"), place / "run", recipe())
+    return place / "run"
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    run = tmp_path_factory.mktemp("digits") / "run"
+    train("digits", run, recipe())
+    return run
+
+
+def with_oracle(monkeypatch, variance):
+    load = room.load
+
+    def loaded(*words):
+        model = load(*words)
+        oracle = Gaussian(Cosine(), torch.zeros(2), variance)
+        oracle.anchor = torch.nn.Parameter(torch.zeros(1))
+        model.denoiser = oracle
+        return model
+
+    monkeypatch.setattr(room, "load", loaded)
+
+
+def test_euler_needs_more_evaluations_than_the_exact_jump(points, monkeypatch):
+    """Of a Gaussian's flow DDIM makes an error that falls with its steps; more evaluations come nearer to the data."""
+    with_oracle(monkeypatch, 1.0)
+    _, paths = bench([points], sampler=["euler-time", "heun"], nfe=[3, 6, 12, 48], count=1000)
+    found = kept(points, "bench", Bench)
+    values = {(p.sampler, p.evaluations): p.value for p in found.points}
+    assert [e for s, e in values if s == "euler-time"] == [3, 6, 12, 48]
+    assert [e for s, e in values if s == "heun"] == [3, 5, 11, 47]  # the last step asks once
+    assert values["euler-time", 3] > 0.02 + values["euler-time", 12]
+    assert values["euler-time", 3] > 0.02 + values["heun", 47]
+    assert found.score == "energy distance"
+    last = next(p for p in found.points if p.sampler == "heun" and p.evaluations == 47)
+    assert last.low < 0.01 < 0.03 + last.high
+    assert all(path.is_file() for path in paths)
+    front = frontier(found)
+    assert [p.value for p in front] == sorted((p.value for p in front), reverse=True)
+    assert [p.evaluations for p in front] == sorted(p.evaluations for p in front)
+
+
+def test_guidance_is_swept_where_there_are_classes_and_a_judge_looks_on(digits, osmotic):
+    code, out, err = osmotic("bench", digits, "--nfe", 3, "--sampler", "ddim", "--guidance", 1, 3, "--count", 64)
+    assert code == 0, err
+    found = kept(digits, "bench", Bench)
+    assert [(p.guidance, p.evaluations) for p in found.points] == [(1.0, 3), (3.0, 3)]
+    assert all(p.agreement is not None and p.seconds > 0 for p in found.points)
+    assert found.command == f"osmotic bench {digits} --nfe 3 --sampler ddim --guidance 1 3 --count 64"
+    assert "in class" in out
+    assert "64 samples each on" in out
+
+
+def test_a_teacher_and_its_student_stand_in_one_table(points, tmp_path, osmotic):
+    student = tmp_path / "student"
+    train(str(points.parent / "points.npy"), student, recipe())
+    code, out, err = osmotic("bench", points, student, "--nfe", 2, 4, "--sampler", "ddim", "--count", 50)
+    assert code == 0, err
+    assert {p.run for p in kept(points, "bench", Bench).points} == {str(points), str(student)}
+    assert out.count("student ddim") == 2
+    assert kept(student, "bench", Bench) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--count", 3], "At least 10 samples are needed"),
+        (["--nfe", 0], "greater than or equal to 1"),
+        (["--sampler", "dim"], "did you mean 'ddim'"),
+        (["--sampler", "rk4", "--nfe", 1], "No step of rk4 fits into 1 evaluation"),
+    ],
+)
+def test_what_cannot_be_swept_is_said_in_one_sentence(points, osmotic, words, message):
+    code, _, err = osmotic("bench", points, *words)
+    assert code == 2
+    assert message in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+def test_runs_of_other_data_are_refused(points, digits, osmotic):
+    code, _, err = osmotic("bench", points, digits, "--count", 20)
+    assert code == 2
+    assert "was trained on other data" in err.splitlines()[-1]
