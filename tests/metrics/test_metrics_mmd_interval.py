@@ -21,16 +21,17 @@ def test_of_laws_that_differ_it_is_the_jackknife(kernel, n, m, blocks):
 @pytest.mark.parametrize("kernel", [GaussianKernel(1.5), NegativeDistance()], ids=lambda k: type(k).__name__)
 @pytest.mark.parametrize("shift", [0.0, 0.3, 1.0])
 def test_it_holds_the_truth(kernel, shift):
-    """Of 200 pairs of sets, the intervals of 95 % miss a truth that is known from a far larger set in 2 to 22 (or, at
+    """Of 100 pairs of sets, the intervals of 95 % miss a truth that is known from a far larger set in 1 to 14 (or, at
     equal laws, where they are wide on purpose, in fewer)."""
     rng = np.random.default_rng(1)
     many = rng.normal(size=(4000, 2)), rng.normal(size=(4000, 2)) + np.array([shift, 0])
     truth = 0.0 if shift == 0 else mmd(*many, kernel)
     missed = 0
-    for trial in range(200):
-        found = mmd_interval(rng.normal(size=(80, 2)), rng.normal(size=(60, 2)) + np.array([shift, 0]), kernel, seed=trial)
+    for trial in range(100):
+        moved = rng.normal(size=(60, 2)) + np.array([shift, 0])
+        found = mmd_interval(rng.normal(size=(80, 2)), moved, kernel, seed=trial)
         missed += not found.low <= truth <= found.high
-    assert missed <= 22
+    assert missed <= 14
     assert missed >= 1 or shift == 0
 
 

@@ -105,7 +105,8 @@ def share(hits: np.ndarray) -> Interval:
     n, p, z = len(hits), float(np.mean(hits)), 1.959964
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
-    return Interval(p, max(0.0, middle - reach), min(1.0, middle + reach))
+    # The ends are exact where all or none are hits, but for rounding.
+    return Interval(p, max(0.0, middle - reach) if p > 0 else 0.0, min(1.0, middle + reach) if p < 1 else 1.0)
 
 
 def apart(mine: Set, held: Set, context: Context, kernel: Kernel) -> Interval:
