@@ -20,9 +20,11 @@ from scipy.ndimage import gaussian_filter
 
 from osmotic.data.dataset import Dataset, Subset, open_data, split
 from osmotic.recipes.demo import recipe
+from osmotic.recipes.quality.drawing import shares
 from osmotic.recipes.quality.features import Seen, usual
-from osmotic.recipes.quality.measure import number, scored, shares
+from osmotic.recipes.quality.measure import scored
 from osmotic.recipes.quality.sets import Context, arrays, looked_at, of_arrays, of_dataset
+from osmotic.recipes.quality.table import number
 from osmotic.recipes.scores import Score
 from osmotic.recipes.train import train
 from osmotic.training.model import load

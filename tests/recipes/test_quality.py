@@ -1,12 +1,16 @@
 """Scores of a run, from the command line to the file, with exact denoisers of known laws in the network's place."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from osmotic.data.dataset import open_data, split
 from osmotic.oracles import Dataset, Gaussian
-from osmotic.recipes.quality import Drawing, catalog, features, lines, measure, quality
+from osmotic.recipes.quality import Drawing, catalog, drawing, features, lines, measure, quality
 from osmotic.recipes.scores import Quality, kept
 from osmotic.recipes.train import train
 from osmotic.schedules import Cosine
@@ -112,7 +116,7 @@ def test_classes_are_asked_for_in_their_shares_and_judged(digits, monkeypatch):
     assert scores["class agreement"].value > 0.98
     assert scores["classification accuracy score"].value > scores["classification accuracy score"].real - 0.05
     assert scores["fine detail"].value == pytest.approx(1, abs=0.15)
-    drawn = measure.shares(split(open_data("digits"), 0.25, FEW.seed)[0], 5000, 0)
+    drawn = drawing.shares(split(open_data("digits"), 0.25, FEW.seed)[0], 5000, 0)
     real = np.bincount(labels, minlength=10) / len(labels)
     assert np.bincount(drawn, minlength=10) / 5000 == pytest.approx(real, abs=0.005)  # without replacement, no chance
 
@@ -151,6 +155,25 @@ def test_the_same_seed_gives_the_same_scores_whatever_the_batch(points):
         assert a.value == pytest.approx(b.value, rel=1e-3, abs=1e-6), a.name
         assert a.name == c.name
     assert one.scores[0].value != pytest.approx(other.scores[0].value, rel=1e-3)
+
+
+def test_two_processes_measure_what_one_does(points):
+    """Each draws a part of the samples, unequal ones here; one judges."""
+    words = ["evaluate", str(points), "--count", "41", "--steps", "3", "--batch-size", "10"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    done = subprocess.run(
+        [*launcher, "-m", "osmotic", *words],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("quality.json") == 1
+    both = kept(points, "quality", Quality)
+    alone, _ = quality(points, drawing=Drawing(41, steps=3, batch_size=10))
+    for a, b in zip(both.scores, alone.scores, strict=True):
+        assert a.value == pytest.approx(b.value, rel=1e-4, abs=1e-6), a.name
 
 
 def test_a_run_that_was_stopped_is_measured_at_its_last_checkpoint_and_says_so(points):

@@ -129,8 +129,10 @@ def main(words: list[str]) -> int:
 
 
 def show(lines: Sequence[str], paths: Sequence[Path]) -> int:
-    """Print a table, then where things are."""
-    for line in (*lines, *paths):
+    """Print a table, then where things are: once, however many processes there are."""
+    from osmotic.training.distributed import is_main
+
+    for line in (*lines, *paths) if is_main() else ():
         print(line)
     return 0
 

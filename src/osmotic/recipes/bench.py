@@ -16,11 +16,13 @@ from osmotic.data.errors import plural
 from osmotic.recipes.held_out import parts
 from osmotic.recipes.plan import duration
 from osmotic.recipes.quality.catalog import DISTANCES, judge
+from osmotic.recipes.quality.drawing import FEWEST, Calls, shares
 from osmotic.recipes.quality.features import Make, Seen, usual
 from osmotic.recipes.quality.kinds import ENERGY
-from osmotic.recipes.quality.measure import FEWEST, HELD, Calls, number, refuse_few, shares
+from osmotic.recipes.quality.measure import HELD, refuse_few
 from osmotic.recipes.quality.measures import Measure, share
 from osmotic.recipes.quality.sets import Array, Context, arrays, looked_at, of_arrays, of_dataset
+from osmotic.recipes.quality.table import number
 from osmotic.recipes.scores import FOLDER, Bench, Point, keep
 from osmotic.recipes.search import steps_within
 from osmotic.report import cost

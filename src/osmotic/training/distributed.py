@@ -56,6 +56,19 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def gathered(self, rows: Tensor) -> Tensor:
+        """The rows ``(n, ...)`` of all processes one after the other, on every process; n may differ."""
+        if self.size == 1:
+            return rows
+        counts = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
+        dist.all_gather(counts, torch.tensor([len(rows)], device=self.device))
+        most = int(max(counts))
+        mine = rows.new_zeros(most, *rows.shape[1:], device=self.device)
+        mine[: len(rows)] = rows
+        theirs = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(theirs, mine)
+        return torch.cat([part[: int(n)] for part, n in zip(theirs, counts, strict=True)]).to(rows.device)
+
     def from_main(self, work: Callable[[], T]) -> T:
         """What ``work()`` gives on the main process, on every process; its error is raised on every process too."""
         if self.size == 1:

@@ -5,44 +5,28 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from osmotic.data.counter import permutation
 from osmotic.data.dataset import Dataset
 from osmotic.data.errors import plural
 from osmotic.data.spec import Spec
 from osmotic.recipes.held_out import parts
-from osmotic.recipes.plan import duration
 from osmotic.recipes.quality import catalog, shown
+from osmotic.recipes.quality.drawing import Drawing, draw, followed
 from osmotic.recipes.quality.features import Make, Seen, usual
-from osmotic.recipes.quality.sets import Array, Context, arrays, looked_at, of_arrays, of_dataset
-from osmotic.recipes.scores import Quality, Sampled, Score, keep
-from osmotic.recipes.strip import strip
-from osmotic.samplers import Sampler
-from osmotic.times import Grid
-from osmotic.training.chosen import SUGGESTED, Plan
+from osmotic.recipes.quality.sets import Context, arrays, looked_at, of_arrays, of_dataset
+from osmotic.recipes.scores import FOLDER, Quality, Sampled, Score, keep
+from osmotic.training.distributed import joined
 from osmotic.training.model import Model, load
 from osmotic.training.run import Run
 
-SECONDS = 8.0
-"""How long sampling takes about, where nobody says how many samples."""
-
-FEWEST, USUAL, MOST = 256, 2000, 10_000
-"""Samples where nobody says how many: more than the first if there is time for a batch, the second or as many as there
-are held-out data if there is time, never more than the third."""
-
 REPEATED = 0.75
 """Share of samples nearer to the training data than held-out data are from which copying is named; 0.5 is right."""
-
-FOLLOWED = 8
-"""Samples whose trajectory is drawn."""
 
 HELD = 10_000
 """Held-out data that are looked at, at most."""
@@ -51,25 +35,11 @@ ENTRIES = 5e7
 """Entries of the training data that neighbours are looked for in, at most: 400 MB in double precision."""
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """How samples are drawn; what is None is as for ``osmotic sample``."""
-
-    count: int | None = None
-    guidance: float = 1.0
-    sampler: str | Sampler | None = None
-    steps: int | None = None
-    grid: str | Grid | None = None
-    nfe: int | None = None
-    seed: int = 0
-    batch_size: int = 256
-
-
 def quality(
     run: str | Path,
     data: Any = None,
     *,
-    drawing: Drawing = Drawing(),
+    drawing: Drawing | None = None,
     features: Make | None = None,
     weights: str | None = None,
     command: str | None = None,
@@ -83,7 +53,7 @@ def quality(
     Args:
         run: directory that training made; its newest whole checkpoint is used.
         data: what it was trained on, where that is not found again at its own place.
-        drawing: of the samples.
+        drawing: of the samples; as for ``osmotic sample`` by default.
         features: makes what distances are measured on; :func:`osmotic.recipes.quality.features.usual` by default.
         weights: as in :func:`osmotic.load`.
         command: that the report names for doing this again.
@@ -95,48 +65,61 @@ def quality(
     Raises:
         ValueError: for a run without held-out data, other data, or a setting that means nothing, in one sentence.
     """
-    begun, say = time.monotonic(), tell or (lambda line: None)
-    opened = Run.open(run)
+    begun, opened, drawing = time.monotonic(), Run.open(run), drawing or Drawing()
     training, held = parts(run, data)
-    model = load(run, weights)
     refuse_few(held, drawing.count)
-    known, labels = arrays(training, searched(model.spec), drawing.seed)
-    made = (features or usual)(Seen(model.spec, looked_at(known, model.spec), labels, len(held)))
-    say(f"features: {made.name}")
-    x, asked, sampled = draw(model, training, held, drawing, say)
-    say(f"measuring {plural(len(x), 'sample')} beside {plural(min(len(held), HELD), 'held-out sample')}")
-    context = Context(
-        model.spec,
-        of_arrays(x, model.spec, made, asked),
-        of_dataset(held, made, HELD, drawing.seed),
-        of_arrays(known, model.spec, made, labels),
-        made,
-        asked is not None,
-        drawing.seed,
-    )
+    with joined() as world:
+        say = tell if tell is not None and world.main else (lambda line: None)
+        model = load(run, weights)
+        x, asked, sampled = draw(model, training, held, drawing, say, world)
+
+        def judge() -> Quality:
+            known, labels = arrays(training, searched(model.spec), drawing.seed)
+            made = (features or usual)(Seen(model.spec, looked_at(known, model.spec), labels, len(held)))
+            say(f"measuring {plural(len(x), 'sample')} beside {plural(min(len(held), HELD), 'held-out sample')}")
+            context = Context(
+                model.spec,
+                of_arrays(x, model.spec, made, asked),
+                of_dataset(held, made, HELD, drawing.seed),
+                of_arrays(known, model.spec, made, labels),
+                made,
+                asked is not None,
+                drawing.seed,
+            )
+            pictures = shown.draw(context, opened.directory, partial(followed, model, drawing, asked))
+            found = told(model, context, sampled, tuple(path.name for path in pictures), command, opened)
+            found = found.model_copy(update={"seconds": round(time.monotonic() - begun, 1)})
+            keep(opened.directory, "quality", found)
+            return found
+
+        found = world.from_main(judge)
+    folder = opened.directory / FOLDER
+    return found, [folder / "quality.json", *(folder / name for name in found.pictures)]
+
+
+def told(
+    model: Model, context: Context, sampled: Sampled, pictures: tuple[str, ...], command: str | None, run: Run
+) -> Quality:
+    """All scores, and all that decided them."""
     scores = list(scored(context))
-    found = Quality(
-        command=command or f"osmotic evaluate {run}",
+    return Quality(
+        command=command or f"osmotic evaluate {run.directory}",
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=round(time.monotonic() - begun, 1),
+        seconds=0.0,
         step=model.step,
         weights=model.weights,
         kind=model.spec.kind,
         shape=model.spec.shape,
-        features=made.name,
-        samples=len(x),
+        features=context.features.name,
+        samples=len(context.samples),
         held_out=len(context.held),
         training=len(context.training),
         sampled=sampled,
         scores=tuple(scores),
-        by_noise=by_noise(opened, model.weights),
+        by_noise=by_noise(run, model.weights),
         warnings=(*cautions(model, context), *copies(scores)),
-        pictures=tuple(
-            path.name for path in shown.draw(context, opened.directory, partial(followed, model, drawing, asked))
-        ),
+        pictures=pictures,
     )
-    path = keep(opened.directory, "quality", found)
-    return found, [path, *(path.parent / name for name in found.pictures)]
 
 
 def refuse_few(held: Dataset, count: int | None) -> None:
@@ -153,110 +136,6 @@ def refuse_few(held: Dataset, count: int | None) -> None:
 def searched(spec: Spec) -> int:
     """How many training samples neighbours are looked for in, at most."""
     return max(1000, int(ENTRIES / math.prod(spec.shape)))
-
-
-def draw(
-    model: Model, training: Dataset, held: Dataset, drawing: Drawing, say: Callable[[str], None]
-) -> tuple[Array, Array | None, Sampled]:
-    """Samples ``(N, *S)``, the class asked of each, and how they were drawn."""
-    plan = model.plan(drawing.sampler, drawing.steps, drawing.grid, drawing.nfe)
-    most = drawing.count or MOST
-    labels = shares(training, most, drawing.seed)
-
-    def some(start: int, count: int, tick: Callable[[int], object] = lambda done: None) -> Array:
-        cond = None if labels is None else labels[start : start + count]
-        x = model.sample(
-            count,
-            cond,
-            drawing.guidance,
-            plan.sampler,
-            plan.steps,
-            drawing.seed,
-            grid=plan.grid,
-            first=start,
-            batch_size=drawing.batch_size,
-            progress=tick,
-        )
-        return x.float().cpu().numpy()
-
-    begun = time.monotonic()
-    calls = Calls(model)
-    with calls:
-        first = some(0, min(drawing.batch_size, most))
-    count = drawing.count or usual_count(len(first) / (time.monotonic() - begun), len(held))
-    left = max(0, count - len(first))
-    say(f"drawing {plural(count, 'sample')}, about {duration(left * (time.monotonic() - begun) / len(first))}")
-    with tqdm(total=left, desc="sampling", unit="sample", delay=2, leave=False) as bar:
-        rest = [some(len(first), left, bar.update)] if left else []
-    x = np.concatenate([first[:count], *rest])
-    sampled = Sampled(
-        sampler=spoken(plan.sampler, drawing.sampler, plan),
-        grid=grid_name(plan, drawing.grid),
-        steps=plan.steps,
-        evaluations=max(1, calls.count),
-        guidance=drawing.guidance,
-        conditional=labels is not None,
-        seed=drawing.seed,
-    )
-    return x, None if labels is None else labels[: len(x)], sampled
-
-
-def followed(model: Model, drawing: Drawing, asked: Array | None, path: Path) -> Path:
-    """The first samples from noise on."""
-    plan = model.plan(drawing.sampler, drawing.steps, drawing.grid, drawing.nfe)
-    return strip(
-        model, path, FOLLOWED, None if asked is None else asked[:FOLLOWED], drawing.guidance, plan, drawing.seed
-    )
-
-
-class Calls:
-    """Counts the calls of a model's denoiser while it is entered."""
-
-    def __init__(self, model: Model) -> None:
-        self.model, self.count = model, 0
-
-    def __enter__(self) -> Calls:
-        self.handle = self.model.denoiser.register_forward_hook(self._tick)
-        return self
-
-    def __exit__(self, *reason: object) -> None:
-        self.handle.remove()
-
-    def _tick(self, *ignored: object) -> None:
-        self.count += 1
-
-
-def usual_count(pace: float, held: int) -> int:
-    """Samples that are drawn where nobody says how many, at so many a second."""
-    wanted = min(MOST, max(USUAL, held))
-    return max(FEWEST, min(wanted, int(pace * SECONDS)))
-
-
-def shares(training: Dataset, count: int, seed: int) -> Array | None:
-    """Classes to ask for, in the shares of the training data: drawn without replacement, over and over."""
-    if training.labels is None:
-        return None
-    rounds = range(-(-count // len(training)))
-    drawn = np.concatenate([training.labels[permutation(seed, 3 + i, len(training))] for i in rounds])
-    return np.asarray(drawn[:count], np.int64)
-
-
-def spoken(sampler: Sampler, said: str | Sampler | None, plan: Plan) -> str:
-    """The solver's name."""
-    from osmotic.training.sampling import SAMPLER
-
-    if isinstance(said, str):
-        return said
-    if plan.tuned is not None:
-        return plan.tuned.choice.sampler
-    return SAMPLER if said is None else type(sampler).__name__
-
-
-def grid_name(plan: Plan, said: str | Grid | None) -> str:
-    """The grid's name."""
-    if plan.tuned is not None:
-        return plan.tuned.choice.grid
-    return said if isinstance(said, str) else SUGGESTED if said is None else type(said).__name__
 
 
 def scored(context: Context) -> Iterator[Score]:
@@ -305,33 +184,3 @@ def copies(scores: Sequence[Score]) -> Iterator[str]:
                 f"{score.value:.0%} of the samples are nearer to training data than half of the held-out data are: the "
                 "model repeats what it saw; train it on more data, smaller or shorter"
             )
-
-
-def lines(found: Quality) -> Sequence[str]:
-    """The table that the command prints."""
-    rows = [("", "samples", "95 % interval", "real data", "better")]
-    for score in found.scores:
-        reach = "" if score.low is None or score.high is None else f"{number(score.low)} to {number(score.high)}"
-        real = "" if score.real is None else number(score.real)
-        better = {"lower": "lower", "higher": "higher", "real": "as real"}[score.better]
-        rows.append((score.name, number(score.value), reach, real, better))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    table = [
-        "  ".join(cell.ljust(widths[i]) if i == 0 else cell.rjust(widths[i]) for i, cell in enumerate(row))
-        for row in rows
-    ]
-    how = found.sampled
-    asked = ", given classes in the data's shares" if how.conditional else ""
-    notes = [
-        f"{plural(found.samples, 'sample')} by {how.sampler}, {plural(how.steps, 'step')} on the grid {how.grid} "
-        f"({plural(how.evaluations, 'evaluation')}), guidance {how.guidance:g}{asked}, seed {how.seed}",
-        f"beside {plural(found.held_out, 'held-out sample')}; neighbours among {found.training:,} training samples",
-        f"features: {found.features}; weights {found.weights} at step {found.step:,}; {found.seconds:.0f} s in all",
-        "real data: training data in place of samples (held-out data where copies are looked for)",
-    ]
-    return [*table, "", *notes, *(f"note: {warning}" for warning in found.warnings)]
-
-
-def number(value: float) -> str:
-    """Three figures that matter, and no power of ten where a person can do without."""
-    return f"{value:.3g}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.2e}"

@@ -1,0 +1,153 @@
+"""The samples that are measured: how many, of which classes, drawn by one process or many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from osmotic.data.counter import permutation
+from osmotic.data.dataset import Dataset
+from osmotic.data.errors import plural
+from osmotic.recipes.plan import duration
+from osmotic.recipes.quality.sets import Array
+from osmotic.recipes.scores import Sampled
+from osmotic.recipes.strip import strip
+from osmotic.samplers import Sampler
+from osmotic.times import Grid
+from osmotic.training.chosen import SUGGESTED, Plan
+from osmotic.training.distributed import World
+from osmotic.training.model import Model
+from osmotic.training.sampling import SAMPLER
+
+SECONDS = 8.0
+"""How long sampling takes about, where nobody says how many samples."""
+
+FEWEST, USUAL, MOST = 256, 2000, 10_000
+"""Samples where nobody says how many: more than the first if there is time for a batch, the second or as many as there
+are held-out data if there is time, never more than the third."""
+
+
+FOLLOWED = 8
+"""Samples whose trajectory is drawn."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How samples are drawn; what is None is as for ``osmotic sample``."""
+
+    count: int | None = None
+    guidance: float = 1.0
+    sampler: str | Sampler | None = None
+    steps: int | None = None
+    grid: str | Grid | None = None
+    nfe: int | None = None
+    seed: int = 0
+    batch_size: int = 256
+
+
+def draw(
+    model: Model, training: Dataset, held: Dataset, drawing: Drawing, say: Callable[[str], None], world: World
+) -> tuple[Array, Array | None, Sampled]:
+    """Samples ``(N, *S)``, the class asked of each, and how they were drawn: each process draws a share of them."""
+    plan = model.plan(drawing.sampler, drawing.steps, drawing.grid, drawing.nfe)
+    most = drawing.count or MOST
+    labels = shares(training, most, drawing.seed)
+
+    def some(start: int, count: int, tick: Callable[[int], object] = lambda done: None) -> Tensor:
+        return model.sample(
+            count,
+            None if labels is None else labels[start : start + count],
+            drawing.guidance,
+            plan.sampler,
+            plan.steps,
+            drawing.seed,
+            grid=plan.grid,
+            first=start,
+            batch_size=drawing.batch_size,
+            progress=tick,
+        )
+
+    begun, calls = time.monotonic(), Calls(model)
+    with calls:
+        first = some(0, min(drawing.batch_size, most))
+    pace = len(first) / (time.monotonic() - begun)
+    count = world.from_main(lambda: drawing.count or usual_count(pace * world.size, len(held)))
+    left = max(0, count - len(first))
+    say(f"drawing {plural(count, 'sample')}, about {duration(left / (pace * world.size))}")
+    start, end = (left * rank // world.size for rank in (world.rank, world.rank + 1))
+    with tqdm(total=end - start, desc="sampling", unit="sample", delay=2, leave=False, disable=not world.main) as bar:
+        rest = world.gathered(some(len(first) + start, end - start, bar.update))
+    x = torch.cat([first[:count], rest.to(first.device)]).float().cpu().numpy()
+    sampled = Sampled(
+        sampler=spoken(plan.sampler, drawing.sampler, plan),
+        grid=grid_name(plan, drawing.grid),
+        steps=plan.steps,
+        evaluations=max(1, calls.count),
+        guidance=drawing.guidance,
+        conditional=labels is not None,
+        seed=drawing.seed,
+    )
+    return x, None if labels is None else labels[: len(x)], sampled
+
+
+def followed(model: Model, drawing: Drawing, asked: Array | None, path: Path) -> Path:
+    """The first samples from noise on."""
+    plan = model.plan(drawing.sampler, drawing.steps, drawing.grid, drawing.nfe)
+    return strip(
+        model, path, FOLLOWED, None if asked is None else asked[:FOLLOWED], drawing.guidance, plan, drawing.seed
+    )
+
+
+class Calls:
+    """Counts the calls of a model's denoiser while it is entered."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.count = model, 0
+
+    def __enter__(self) -> Calls:
+        self.handle = self.model.denoiser.register_forward_hook(self._tick)
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.handle.remove()
+
+    def _tick(self, *ignored: object) -> None:
+        self.count += 1
+
+
+def usual_count(pace: float, held: int) -> int:
+    """Samples that are drawn where nobody says how many, at so many a second."""
+    wanted = min(MOST, max(USUAL, held))
+    return max(FEWEST, min(wanted, int(pace * SECONDS)))
+
+
+def shares(training: Dataset, count: int, seed: int) -> Array | None:
+    """Classes to ask for, in the shares of the training data: drawn without replacement, over and over."""
+    if training.labels is None:
+        return None
+    rounds = range(-(-count // len(training)))
+    drawn = np.concatenate([training.labels[permutation(seed, 3 + i, len(training))] for i in rounds])
+    return np.asarray(drawn[:count], np.int64)
+
+
+def spoken(sampler: Sampler, said: str | Sampler | None, plan: Plan) -> str:
+    """The solver's name."""
+    if isinstance(said, str):
+        return said
+    if plan.tuned is not None:
+        return plan.tuned.choice.sampler
+    return SAMPLER if said is None else type(sampler).__name__
+
+
+def grid_name(plan: Plan, said: str | Grid | None) -> str:
+    """The grid's name."""
+    if plan.tuned is not None:
+        return plan.tuned.choice.grid
+    return said if isinstance(said, str) else SUGGESTED if said is None else type(said).__name__
