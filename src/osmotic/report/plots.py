@@ -80,12 +80,14 @@ def histograms(
 
 
 def _column(panel: Any, samples: Array, categories: Sequence[str], real: Array | None) -> None:
-    """The histogram of one column: bars by name for categories, thirty bins for numbers."""
+    """The histogram of one column: bars by name for categories, up to thirty bins for numbers."""
     both = samples if real is None else np.concatenate([samples, real])
     both = both[np.isfinite(both)]
     if not len(both):
         return
-    bins = np.arange(len(categories) + 1) - 0.5 if categories else np.linspace(both.min(), both.max() + 1e-9, 31)
+    # Few numbers in many bins look like a fence.
+    count = int(np.clip(2 * min(len(samples), len(both) if real is None else len(real)) ** 0.5, 8, 30))
+    bins = np.arange(len(categories) + 1) - 0.5 if categories else np.linspace(both.min(), both.max() + 1e-9, count + 1)
     panel.hist(samples, bins, density=True, color=BLUE, alpha=0.6, label="samples", rwidth=0.8 if categories else 1)
     if real is not None:
         panel.hist(real, bins, density=True, histtype="step", color="black", label="data")
