@@ -1,0 +1,45 @@
+"""``osmotic serve RUN`` (torch-free and gradio-free until it starts)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from osmotic.cli.flags import parse
+
+
+@dataclass
+class Serve:
+    """Play with the model in RUN in the browser: draw, watch, compare with the training data, repaint.
+
+    The page is for this machine alone. --host with another address also needs --token, which every request must show.
+    """
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """directory that `osmotic train` made"""
+    port: int = 7860
+    """to listen on; 0 for any that is free"""
+    host: str = "127.0.0.1"
+    """address to listen on"""
+    token: str | None = None
+    """secret of at least 16 characters that every request must show"""
+
+
+def main(words: list[str]) -> int:
+    """Parse, load, say where, serve until Ctrl-C."""
+    settings = parse(Serve, "serve", words)
+    from osmotic.training.run import Run
+
+    Run.open(settings.run)  # a wrong directory is refused before torch is imported
+    from osmotic.web.serve import Server
+
+    server = Server(settings.run, settings.port, settings.host, settings.token)
+    print(f"open {server.url} ; Ctrl-C stops", flush=True)
+    try:
+        server.serve()
+    except KeyboardInterrupt:
+        print("stopped")
+    return 0

@@ -1,0 +1,1 @@
+"""The page behind ``osmotic serve``: a model to play with in the browser, on this machine."""
