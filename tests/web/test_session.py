@@ -251,3 +251,16 @@ def test_embedded_data_are_found_again(tmp_path):
     training = Training(tmp_path / "run")
     assert len(training.data[0]) + len(training.data[1]) == len(open_data("moons"))
     assert training.some(10).shape == (10, 2)
+
+
+def test_neighbours_are_shown_where_nothing_was_held_out(tmp_path):
+    """There is only nothing to compare their distance with."""
+    train("digits", "--out", tmp_path / "run", "--network", "mlp", "--widths", 8, "--holdout", 0)
+    training = Training(tmp_path / "run")
+    assert len(training.data[0]) == 1797
+    assert training.usual is None
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    from osmotic.web.page import Page
+
+    page = Page(Session(load(tmp_path / "run"), tmp_path / "run"), training)
+    assert page.judged(3, 1.5).endswith("nothing was held out to compare with.")

@@ -30,9 +30,29 @@ def parts(run: str | Path, data: Any = None) -> tuple[Subset, Subset]:
     Raises:
         RunError: if nothing was held out, or the data cannot be found again or are others.
     """
-    recipe, spec = stored(Run.open(run))
-    if recipe.holdout == 0:
+    training, held = halves(run, data)
+    if not len(held):
         raise RunError(f"{run} was trained on all of its data (--holdout 0), so none are left to evaluate it on.")
+    return training, held
+
+
+def halves(run: str | Path, data: Any = None) -> tuple[Subset, Subset]:
+    """The same, with nothing in the second part where nothing was held out.
+
+    Raises:
+        RunError: if the data cannot be found again or are others.
+    """
+    recipe, _ = stored(Run.open(run))
+    return split(found_again(run, data), recipe.holdout, recipe.options.seed)
+
+
+def found_again(run: str | Path, data: Any) -> Dataset:
+    """All data of a run, read as they were.
+
+    Raises:
+        RunError: if they cannot be found or are others.
+    """
+    recipe, spec = stored(Run.open(run))
     source = spec.source.removesuffix(EMBEDDED) if data is None else data
     if isinstance(source, str) and source.endswith(" in memory"):
         raise RunError(f"{run} was trained on an {source}, which is gone; save it in a file and pass that as --data.")
@@ -42,7 +62,7 @@ def parts(run: str | Path, data: Any = None) -> tuple[Subset, Subset]:
     for name in ("kind", "shape", "count", "classes", "encoding"):
         if getattr(spec, name) != getattr(dataset.spec, name):
             raise RunError(f"{run} was trained on other data, its {name} differs; evaluate it on {spec.source}.")
-    return split(dataset, recipe.holdout, recipe.options.seed)
+    return dataset
 
 
 def lattice(spec: Spec) -> float | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from osmotic.data.dataset import Subset
-from osmotic.recipes.held_out import parts
+from osmotic.recipes.held_out import halves
 
 BLOCK = 1024
 KEPT = 2**26
@@ -43,12 +43,12 @@ class Training:
 
     @cached_property
     def data(self) -> tuple[Subset, Subset]:
-        """The training part and the held-out part.
+        """The training part and the held-out part, which may be empty.
 
         Raises:
             ValueError: if they cannot be found again, saying why.
         """
-        return parts(self.run)
+        return halves(self.run)
 
     def nearest(self, x: Tensor, k: int = 6) -> list[Neighbour]:
         """The k nearest training samples of one sample ``(*S)``, nearest first.
@@ -72,10 +72,15 @@ class Training:
         return training.batch(np.linspace(0, len(training) - 1, min(n, len(training))).astype(np.int64))[0]
 
     @cached_property
-    def usual(self) -> float:
-        """The median distance of held-out real samples, at most :data:`JUDGED`, from their nearest training sample."""
+    def usual(self) -> float | None:
+        """The median distance of held-out real samples, at most :data:`JUDGED`, from their nearest training sample.
+
+        None where nothing was held out.
+        """
         held_out = self.data[1]
         count = min(JUDGED, len(held_out))
+        if count == 0:
+            return None
         some, _ = held_out.batch(np.linspace(0, len(held_out) - 1, count).astype(np.int64))
         best = torch.full((count,), torch.inf, dtype=torch.float64)
         for block in self._blocks():

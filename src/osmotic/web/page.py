@@ -233,9 +233,12 @@ class Page:
     def judged(self, index: int, distance: float) -> str:
         """How the distance of a sample compares with that of real data."""
         usual = self.training.usual
-        line = f"Sample {index} is {distance:.3g} from its nearest training sample; held-out real ones are {usual:.3g}"
+        line = f"Sample {index} is {distance:.3g} from its nearest training sample"
+        if usual is None:
+            return f"{line} (Euclidean, in the network's units); nothing was held out to compare with."
         end = " It is a copy, or nearly." if distance < 0.25 * usual else ""
-        return f"{line} from theirs in the median (Euclidean, in the network's units).{end}"
+        real = f"held-out real ones are {usual:.3g} from theirs in the median"
+        return f"{line}; {real} (Euclidean, in the network's units).{end}"
 
     def rows_near(self, draw: Draw | None, index: Any) -> tuple[str, Any]:
         """The nearest training samples of one that is no picture, as a table."""
