@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from osmotic.oracles import Gaussian
+from osmotic.data.dataset import open_data, split
+from osmotic.oracles import Gaussian, GaussianMixture
 from osmotic.recipes import bench as room
 from osmotic.recipes.bench import bench, frontier
 from osmotic.recipes.scores import Bench, kept
 from osmotic.recipes.train import train
-from osmotic.schedules import Rectified
+from osmotic.schedules import Cosine, Rectified
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Process, Recipe
 
@@ -36,12 +37,11 @@ def digits(tmp_path_factory):
     return run
 
 
-def with_oracle(monkeypatch, variance):
+def with_oracle(monkeypatch, oracle):
     load = room.load
 
     def loaded(*words):
         model = load(*words)
-        oracle = Gaussian(Rectified(), torch.zeros(2), variance)
         oracle.anchor = torch.nn.Parameter(torch.zeros(1))
         model.denoiser = oracle
         return model
@@ -51,7 +51,7 @@ def with_oracle(monkeypatch, variance):
 
 def test_euler_needs_more_evaluations_than_the_exact_jump(points, monkeypatch):
     """Of a Gaussian's flow Euler's method makes an error that falls with its steps; Heun's comes near at once."""
-    with_oracle(monkeypatch, 1.0)
+    with_oracle(monkeypatch, Gaussian(Rectified(), torch.zeros(2), 1.0))
     _, paths = bench([points], sampler=["euler-time", "heun"], nfe=[3, 6, 12, 48], count=1000)
     found = kept(points, "bench", Bench)
     values = {(p.sampler, p.evaluations): p.value for p in found.points}
@@ -68,12 +68,28 @@ def test_euler_needs_more_evaluations_than_the_exact_jump(points, monkeypatch):
     assert [p.evaluations for p in front] == sorted(p.evaluations for p in front)
 
 
+def test_guidance_trades_diversity_for_agreement(digits, monkeypatch):
+    """Exact guidance of overlapping classes: the judge agrees more, and samples of a class come closer together."""
+    part, _ = split(open_data("digits"), 0.3, FEW.seed)
+    x, labels = part.batch(np.arange(len(part)))
+    means = torch.stack([x[labels == c].mean(0) for c in range(10)])
+    # Wide and flat, so that a digit is often taken for another.
+    with_oracle(monkeypatch, GaussianMixture(Cosine(), means, 0.3))
+    bench([digits], sampler=["ddim"], nfe=[16], guidance=[1.0, 2.0, 4.0], count=300)
+    points = kept(digits, "bench", Bench).points
+    agreement, spread = [[getattr(p, name) for p in points] for name in ("agreement", "spread")]
+    assert [p.guidance for p in points] == [1.0, 2.0, 4.0]
+    assert agreement == sorted(agreement)
+    assert spread == sorted(spread, reverse=True)
+    assert spread[-1] < 0.95 * spread[0]
+
+
 def test_guidance_is_swept_where_there_are_classes_and_a_judge_looks_on(digits, osmotic):
     code, out, err = osmotic("bench", digits, "--nfe", 3, "--sampler", "ddim", "--guidance", 1, 3, "--count", 64)
     assert code == 0, err
     found = kept(digits, "bench", Bench)
     assert [(p.guidance, p.evaluations) for p in found.points] == [(1.0, 3), (3.0, 3)]
-    assert all(p.agreement is not None and p.seconds > 0 for p in found.points)
+    assert all(p.agreement is not None and p.spread > 0 and p.seconds > 0 for p in found.points)
     assert found.command == f"osmotic bench {digits} --nfe 3 --sampler ddim --guidance 1 3 --count 64"
     assert "in class" in out
     assert "64 samples each on" in out

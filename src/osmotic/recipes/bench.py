@@ -9,19 +9,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
+from osmotic import metrics
 from osmotic.data.dataset import Subset
 from osmotic.data.errors import plural
 from osmotic.recipes.held_out import parts
 from osmotic.recipes.plan import duration
-from osmotic.recipes.quality.catalog import DISTANCES, judge
+from osmotic.recipes.quality.catalog import BALLS, DISTANCES, judge
 from osmotic.recipes.quality.drawing import FEWEST, Calls, shares
 from osmotic.recipes.quality.features import Make, Seen, usual
 from osmotic.recipes.quality.kinds import ENERGY
 from osmotic.recipes.quality.measure import HELD, refuse_few
-from osmotic.recipes.quality.measures import Measure, share
-from osmotic.recipes.quality.sets import Array, Context, arrays, looked_at, of_arrays, of_dataset
+from osmotic.recipes.quality.measures import Measure, first, share
+from osmotic.recipes.quality.sets import Array, Context, Set, arrays, looked_at, of_arrays, of_dataset
 from osmotic.recipes.quality.table import number
 from osmotic.recipes.scores import FOLDER, Bench, Point, keep
 from osmotic.recipes.search import steps_within
@@ -68,8 +70,9 @@ def bench(
     """Measure every solver at every budget, and the first solver under every guidance scale.
 
     The score is the Frechet distance for pictures and the energy distance for everything else, beside held-out data;
-    where there are classes, also the share of samples that a judge puts in the class asked for. All settings start from
-    the same noise. Results go to ``RUN/evaluation/bench.json`` and ``bench.png`` of the first run.
+    diversity stands beside it as coverage and, where there are classes, as the spread within a class, with the share of
+    samples that a judge puts in the class asked for. All settings start from the same noise. Results go to
+    ``RUN/evaluation/bench.json`` and ``bench.png`` of the first run.
 
     Args:
         runs: directories that training made on the same data; a teacher first, then its students.
@@ -202,10 +205,11 @@ def drawn(setting: Setting, asked: Array | None, count: int, seed: int) -> tuple
 
 def pointed(setting: Setting, measure: Measure, context: Context, seconds: float, calls: int) -> Point:
     """The score of one setting."""
-    score = measure.score(context)
-    agreement = None
+    score, mine, held = measure.score(context), first(context.samples, BALLS), first(context.held, BALLS)
+    agreement = spread = None
     if context.asked:
         agreement = share(judge(context).predict(context.samples.features) == context.samples.labels).value
+        spread = within(mine) / within(held)
     return Point(
         run=str(setting.run),
         sampler=setting.sampler,
@@ -217,14 +221,35 @@ def pointed(setting: Setting, measure: Measure, context: Context, seconds: float
         value=score.value,
         low=score.low,
         high=score.high,
+        coverage=metrics.manifold(held.features, mine.features).coverage,
         agreement=agreement,
+        spread=spread,
     )
+
+
+def within(some: Set) -> float:
+    """The mean distance of two samples of the same class, over classes."""
+    return float(np.nanmean(list(metrics.pairwise_diversity(some.features, some.classes).values())))
 
 
 def table(found: Bench) -> list[str]:
     """The lines that the command prints: by run, then by evaluations, the best of each number of evaluations marked."""
     several = len({point.run for point in found.points}) > 1
-    rows = [("", "solver", "steps", "evaluations", "guidance", "seconds", found.score, "95 % interval", "in class")]
+    rows = [
+        (
+            "",
+            "solver",
+            "steps",
+            "evaluations",
+            "guidance",
+            "seconds",
+            found.score,
+            "95 % interval",
+            "coverage",
+            "in class",
+            "spread",
+        )
+    ]
     front = frontier(found)
     for point in sorted(found.points, key=lambda p: (p.run, p.guidance != 1, p.evaluations, p.value)):
         name = f"{Path(point.run).name} {point.sampler}" if several else point.sampler
@@ -239,7 +264,9 @@ def table(found: Bench) -> list[str]:
                 f"{point.seconds:.2f}",
                 number(point.value),
                 reach,
+                "" if point.coverage is None else f"{point.coverage:.1%}",
                 "" if point.agreement is None else f"{point.agreement:.1%}",
+                "" if point.spread is None else f"{point.spread:.2f}",
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -251,6 +278,7 @@ def table(found: Bench) -> list[str]:
     return [
         *lines,
         f"* nothing cheaper is as good, without guidance{real}",
+        "coverage: of real data, by samples nearby; in class: judged so; spread: of a class, relative to real data",
         f"{plural(found.samples, 'sample')} each on {found.features}; {duration(found.seconds)} in all",
     ]
 

@@ -76,7 +76,9 @@ class Point(Frozen):
     value: float
     low: float | None = None
     high: float | None = None
+    coverage: float | None = Field(None, description="share of real data with a sample nearby: diversity, in [0, 1]")
     agreement: float | None = Field(None, description="share of samples that a judge puts in the class asked for")
+    spread: float | None = Field(None, description="mean distance of two samples of a class, relative to real data's")
 
 
 class Bench(Frozen):

@@ -167,7 +167,7 @@ def _points(run: Facts) -> Html:
 def _table(bench: Bench) -> Html:
     sign = 1 if bench.better == "lower" else -1
     judged = any(p.agreement is not None for p in bench.points)
-    heads = ["solver", "grid", "steps", "guidance", "evaluations", "seconds", bench.score, "95 % interval"]
+    heads = ["solver", "grid", "steps", "guidance", "evaluations", "seconds", bench.score, "95 % interval", "coverage"]
     rows = [
         [
             p.sampler,
@@ -178,8 +178,10 @@ def _table(bench: Bench) -> Html:
             number(p.seconds, 3),
             rounded(p.value, p.low, p.high),
             interval(p.low, p.high) or "\u2013",
+            f"{p.coverage:.1%}" if p.coverage is not None else "\u2013",
             *([f"{p.agreement:.1%}" if p.agreement is not None else "\u2013"] if judged else []),
+            *([f"{p.spread:.2f}" if p.spread is not None else "\u2013"] if judged else []),
         ]
         for p in sorted(bench.points, key=lambda p: sign * p.value)
     ]
-    return table([*heads, *(["judge agrees"] if judged else [])], rows, numbers=(2, 3, 4, 5, 6, 8))
+    return table([*heads, *(["judge agrees", "spread"] if judged else [])], rows, numbers=(2, 3, 4, 5, 6, 8, 9, 10))
