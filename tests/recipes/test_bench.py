@@ -96,12 +96,13 @@ def test_guidance_is_swept_where_there_are_classes_and_a_judge_looks_on(digits, 
 
 
 def test_a_teacher_and_its_student_stand_in_one_table(points, tmp_path, osmotic):
-    student = tmp_path / "student"
+    student = tmp_path / "run"  # the same last name as the teacher's
     train(str(points.parent / "points.npy"), student, recipe())
     code, out, err = osmotic("bench", points, student, "--nfe", 2, 4, "--sampler", "ddim", "--count", 50)
     assert code == 0, err
     assert {p.run for p in kept(points, "bench", Bench).points} == {str(points), str(student)}
-    assert out.count("student ddim") == 2
+    assert out.count(f"{tmp_path.name}/run ddim") == 2
+    assert out.count(f"{points.parent.name}/run ddim") == 2
     assert kept(student, "bench", Bench) is None
 
 

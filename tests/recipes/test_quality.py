@@ -1,6 +1,7 @@
 """Scores of a run, from the command line to the file, with exact denoisers of known laws in the network's place."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import torch
 from osmotic.data.dataset import open_data, split
 from osmotic.oracles import Dataset, Gaussian
 from osmotic.recipes.quality import Drawing, catalog, drawing, features, lines, measure, quality
+from osmotic.recipes.quality.sets import Context, Set
 from osmotic.recipes.scores import Quality, kept
 from osmotic.recipes.train import train
 from osmotic.schedules import Cosine
@@ -119,6 +121,71 @@ def test_classes_are_asked_for_in_their_shares_and_judged(digits, monkeypatch):
     drawn = drawing.shares(split(open_data("digits"), 0.25, FEW.seed)[0], 5000, 0)
     real = np.bincount(labels, minlength=10) / len(labels)
     assert np.bincount(drawn, minlength=10) / 5000 == pytest.approx(real, abs=0.005)  # without replacement, no chance
+
+
+def test_samples_of_wrong_classes_teach_nothing(digits, monkeypatch):
+    """The classification accuracy score is that of samples: with labels at random a tenth is right."""
+    x, labels = training(digits, "digits", 0.25)
+    with_oracle(monkeypatch, Dataset(Cosine(), x, torch.from_numpy(np.random.default_rng(0).permutation(labels))))
+    scores = named(quality(digits, drawing=Drawing(600, steps=20))[0])
+    assert scores["classification accuracy score"].value < 0.35
+    assert scores["classification accuracy score"].real > 0.9
+    assert scores["class agreement"].value < 0.2
+
+
+def test_tables_are_measured_as_a_user_gets_them(tmp_path, monkeypatch):
+    """An exact denoiser's samples cannot be told from data with categories and whole numbers; copies are copies."""
+    rng = np.random.default_rng(0)
+    kind, number = rng.integers(3, size=900), rng.normal(size=900)
+    rows = [f"{'abc'[k]},{int(rng.poisson(4 + 3 * k))},{n + k:.6f}" for k, n in zip(kind, number, strict=True)]
+    (tmp_path / "table.csv").write_text("\n".join(["kind,count,number", *rows]))
+    train(str(tmp_path / "table.csv"), tmp_path / "run", recipe(holdout=0.3))
+    x, _ = training(tmp_path / "run", str(tmp_path / "table.csv"), 0.3)
+    with_oracle(monkeypatch, Dataset(Cosine(), x))
+    scores = named(quality(tmp_path / "run", drawing=Drawing(500, steps=40))[0])
+    assert scores["told from real data"].low < 0.6
+    assert scores["authentic"].value < 0.1
+    assert scores["column distance, worst"].value < 0.15
+
+
+def test_of_more_samples_than_are_kept_the_frechet_distance_counts_all(points, monkeypatch):
+    monkeypatch.setattr(drawing, "KEPT", 2 * 100.0)  # a hundred points of two entries
+    with_oracle(monkeypatch, Gaussian(Cosine(), torch.zeros(2), 1.0))
+    found, _ = quality(points, drawing=Drawing(1000, steps=8, batch_size=64))
+    monkeypatch.setattr(drawing, "KEPT", 1e9)
+    whole, _ = quality(points, drawing=Drawing(1000, steps=8, batch_size=64))
+    assert found.samples == whole.samples == 1000
+    few, all_ = named(found)["Frechet distance"], named(whole)["Frechet distance"]
+    assert few.value == pytest.approx(all_.value, rel=1e-6)
+    assert (few.samples, all_.samples) == (1000, 1000)
+    assert few.real is None
+    assert few.high - few.low > all_.high - all_.low
+    assert named(found)["precision"].samples == 100
+
+
+def test_the_command_that_is_stored_measures_the_same_again(points, osmotic):
+    code, _, _ = osmotic("evaluate", points, "--steps", 2)
+    first = kept(points, "quality", Quality)
+    assert f"--count {first.samples}" in first.command
+    code, _, _ = osmotic(*shlex.split(first.command)[1:])
+    assert code == 0
+    again = kept(points, "quality", Quality)
+    assert [s.value for s in again.scores] == [s.value for s in first.scores]
+    told, _ = quality(points, drawing=Drawing(20, steps=2, seed=7, guidance=1.0))
+    assert told.command == f"osmotic evaluate {points} --count 20 --seed 7 --steps 2"
+
+
+def test_the_share_nearer_to_the_training_data_is_as_uncertain_as_both_counts_make_it(points, monkeypatch):
+    """Of 60 draws of the law itself beside 900 held-out points, the intervals hold 1/2 in all but a few."""
+    rng = np.random.default_rng(0)
+    missed = 0
+    for trial in range(60):
+        train_, held, mine = rng.normal(size=(400, 2)), rng.normal(size=(150, 2)), rng.normal(size=(500, 2))
+        made = [Set(x, x, x) for x in (mine, held, train_)]
+        context = Context(open_data("moons").spec, *made, None, False, trial)
+        found = catalog.nearer(made[0], made[1], context)
+        missed += not found.low <= 0.5 <= found.high
+    assert missed <= 9  # of 5 %: 3, and four deviations of the binomial
 
 
 def test_an_untrained_network_is_found_out_on_every_kind(digits, osmotic, wine, tmp_path):
@@ -256,4 +323,5 @@ def test_no_more_features_than_the_held_out_data_bear():
     x = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1)).astype(np.uint8)
     seen = features.Seen(open_data("digits").spec, x, None, 100)
     assert features.usual(seen).dimensions == 20
+    assert features.pixels(seen).name == "20 principal components of pixels"
     assert features.usual(features.Seen(seen.spec, x, None, 5000)).dimensions == 256

@@ -57,7 +57,9 @@ def two_sample(samples: ArrayLike, real: ArrayLike, *, folds: int = 5, seed: int
     parts = [np.array_split(rng.permutation(len(s)), folds) for s in (x, y)]
     for i, j in zip(*parts, strict=True):
         rule = _fitted(np.delete(x, i, 0), np.delete(y, j, 0), seed)
-        of_x, of_y = rule.predict_proba(x[i])[:, 1], rule.predict_proba(y[j])[:, 1]
+        # Both sets weigh the same, whatever their counts: probabilities by Bayes' rule at even odds.
+        odds = (len(x) - len(i)) / (len(y) - len(j))
+        of_x, of_y = (_at_even_odds(rule.predict_proba(s)[:, 1], odds) for s in (x[i], y[j]))
         # A tie is half recognised: a rule without an opinion has an accuracy of 1/2.
         right[0].append((of_x > 0.5) + 0.5 * (of_x == 0.5))
         right[1].append((of_y < 0.5) + 0.5 * (of_y == 0.5))
@@ -66,6 +68,12 @@ def two_sample(samples: ArrayLike, real: ArrayLike, *, folds: int = 5, seed: int
     # Both columns of `above` have the area as their mean, each with one set's share of its error; those of `right` have
     # one set's accuracy each.
     return TwoSample(_mean(right, 0.5), _mean(above, 1.0))
+
+
+def _at_even_odds(p: Set, odds: float) -> Set:
+    """A probability found at these odds of the two classes, were they equally frequent."""
+    even: Set = p / (p + odds * (1 - p))
+    return even
 
 
 def _fitted(x: Set, y: Set, seed: int) -> Any:
@@ -77,12 +85,10 @@ def _fitted(x: Set, y: Set, seed: int) -> Any:
     rows, labels = np.concatenate([x, y]), np.repeat([1, 0], [len(x), len(y)])
     if x.shape[1] <= FEW:
         # Small trees on coarse bins tell laws apart as well as scikit-learn's own, in a fifth of the time.
-        rule: Any = HistGradientBoostingClassifier(
-            max_iter=60, max_leaf_nodes=15, max_bins=64, class_weight="balanced", random_state=seed
-        )
+        rule: Any = HistGradientBoostingClassifier(max_iter=60, max_leaf_nodes=15, max_bins=64, random_state=seed)
     else:
         # Features can be as many as rows: shrunk strongly, a linear rule still finds what all rows share.
-        rule = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000))
+        rule = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     with threads_for(len(rows)):
         return rule.fit(rows, labels)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ from osmotic.recipes.held_out import parts
 from osmotic.recipes.plan import duration
 from osmotic.recipes.quality.catalog import BALLS, DISTANCES, judge
 from osmotic.recipes.quality.drawing import FEWEST, Calls, shares
-from osmotic.recipes.quality.features import Make, Seen, usual
+from osmotic.recipes.quality.features import Make, seen, usual
 from osmotic.recipes.quality.kinds import ENERGY
 from osmotic.recipes.quality.measure import HELD, refuse_few
 from osmotic.recipes.quality.measures import Measure, first, share
-from osmotic.recipes.quality.sets import Array, Context, Set, arrays, looked_at, of_arrays, of_dataset
+from osmotic.recipes.quality.sets import Array, Context, Set, arrays, of_arrays, of_dataset
 from osmotic.recipes.quality.table import number
 from osmotic.recipes.scores import FOLDER, Bench, Point, keep
 from osmotic.recipes.search import steps_within
@@ -99,33 +100,36 @@ def bench(
     refuse_few(held, count)
     models = [load(run, weights) for run in runs]
     known, labels = arrays(training, MOST, seed)
-    made = (features or usual)(Seen(models[0].spec, looked_at(known, models[0].spec), labels, len(held)))
+    made = (features or usual)(seen(known, labels, models[0].spec, len(held)))
     settings = list(swept(runs, models, sampler, nfe, guidance))
     if not settings:
         raise ValueError(
             f"No step of {', '.join(sampler)} fits into {plural(max(nfe), 'evaluation')}; allow more with --nfe."
         )
     count = count or affordable(settings, minutes, seed)
+    again = command or shlex.join(["osmotic", "bench", *map(str, runs)])
+    again = again if command is not None and "--count" in shlex.split(command) else f"{again} --count {count}"
     cost_ = sum(setting.nfe for setting in settings)
     say(f"{plural(len(settings), 'setting')} of {plural(count, 'sample')}, {cost_:,} evaluations each in all")
     real, asked = of_arrays(known, models[0].spec, made, labels), shares(training, count, seed)
     beside = of_dataset(held, made, HELD, seed)
     measure = score_of(models[0])
-    points = []
+    points, memo, known_real = [], dict[str, Any](), None
     for setting in tqdm(settings, "sweeping", unit="setting", leave=False):
         x, seconds, calls = drawn(setting, asked, count, seed)
         mine = of_arrays(x, models[0].spec, made, asked)
-        context = Context(models[0].spec, mine, beside, real, made, asked is not None, seed)
+        context = Context(models[0].spec, mine, beside, real, made, asked is not None, seed, memo=memo)
+        known_real = measure.of_real(context) if known_real is None else known_real
         points.append(pointed(setting, measure, context, seconds, calls))
     found = Bench(
-        command=command or "osmotic bench " + " ".join(map(str, runs)),
+        command=again,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - begun, 1),
         score=measure.name,
         better="lower",
         features=made.name,
         samples=count,
-        real=measure.score(context).real,
+        real=known_real,
         points=tuple(points),
         pictures=("bench.png",),
     )
@@ -205,7 +209,7 @@ def drawn(setting: Setting, asked: Array | None, count: int, seed: int) -> tuple
 
 def pointed(setting: Setting, measure: Measure, context: Context, seconds: float, calls: int) -> Point:
     """The score of one setting."""
-    score, mine, held = measure.score(context), first(context.samples, BALLS), first(context.held, BALLS)
+    score, mine, held = measure.told(context, None), first(context.samples, BALLS), first(context.held, BALLS)
     agreement = spread = None
     if context.asked:
         agreement = share(judge(context).predict(context.samples.features) == context.samples.labels).value
@@ -234,7 +238,8 @@ def within(some: Set) -> float:
 
 def table(found: Bench) -> list[str]:
     """The lines that the command prints: by run, then by evaluations, the best of each number of evaluations marked."""
-    several = len({point.run for point in found.points}) > 1
+    names = short(sorted({point.run for point in found.points}))
+    several = len(names) > 1
     rows = [
         (
             "",
@@ -252,7 +257,7 @@ def table(found: Bench) -> list[str]:
     ]
     front = frontier(found)
     for point in sorted(found.points, key=lambda p: (p.run, p.guidance != 1, p.evaluations, p.value)):
-        name = f"{Path(point.run).name} {point.sampler}" if several else point.sampler
+        name = f"{names[point.run]} {point.sampler}" if several else point.sampler
         reach = "" if point.low is None or point.high is None else f"{number(point.low)} to {number(point.high)}"
         rows.append(
             (
@@ -283,6 +288,16 @@ def table(found: Bench) -> list[str]:
     ]
 
 
+def short(runs: Sequence[str]) -> dict[str, str]:
+    """The shortest ends of the runs' paths that tell them apart."""
+    parts = {run: Path(run).resolve().parts for run in runs}
+    for length in range(1, max(map(len, parts.values())) + 1):
+        ends = {run: "/".join(part[-length:]) for run, part in parts.items()}
+        if len(set(ends.values())) == len(ends):
+            break
+    return ends
+
+
 def frontier(found: Bench) -> list[Point]:
     """The unguided settings that are better than all cheaper ones, by evaluations."""
     front: list[Point] = []
@@ -294,10 +309,11 @@ def frontier(found: Bench) -> list[Point]:
 
 def drawn_curves(found: Bench, path: Path) -> Path:
     """The picture."""
-    several = len({point.run for point in found.points}) > 1
+    names = short(sorted({point.run for point in found.points}))
+    several = len(names) > 1
 
     def mark(point: Point) -> cost.Mark:
-        name = f"{Path(point.run).name}, {point.sampler}" if several else point.sampler
+        name = f"{names[point.run]}, {point.sampler}" if several else point.sampler
         low, high = point.low, point.high
         return cost.Mark(
             name,

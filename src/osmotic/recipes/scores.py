@@ -24,7 +24,9 @@ class Score(Frozen):
     low: float | None = Field(None, description="lower end of the 95 % interval")
     high: float | None = Field(None, description="upper end")
     better: Literal["lower", "higher", "real"] = Field(description="'real': as near as possible to what real data give")
-    real: float | None = Field(None, description="of held-out real data in place of samples: what a perfect model gets")
+    real: float | None = Field(
+        None, description="of training data in place of samples (of held-out data where copies or classes are judged)"
+    )
     samples: int = Field(ge=1, description="how many samples it was measured on")
     about: str = Field("", description="what it tells, in one sentence for a person")
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from osmotic.data.dataset import Subset
 from osmotic.recipes.held_out import halves
+from osmotic.recipes.quality.sets import as_given
 
 BLOCK = 1024
 KEPT = 2**26
@@ -51,13 +52,15 @@ class Training:
         return halves(self.run)
 
     def nearest(self, x: Tensor, k: int = 6) -> list[Neighbour]:
-        """The k nearest training samples of one sample ``(*S)``, nearest first.
+        """The k nearest training samples of one sample ``(*S)`` as a user gets it, nearest first.
 
         Raises:
             ValueError: as :attr:`data`.
         """
         training = self.data[0]
-        distances = torch.cat([_distances(block, x.cpu()) for block in self._blocks()])
+        spec = training.spec
+        x = torch.from_numpy(as_given(x[None].cpu().numpy(), spec))[0]
+        distances = torch.cat([_distances(block, x) for block in self._blocks()])
         order = distances.argsort(stable=True)[:k].tolist()
         found, _ = training.batch(np.asarray(order, np.int64))
         labels = training.labels

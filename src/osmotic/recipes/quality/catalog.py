@@ -9,7 +9,7 @@ import numpy as np
 from osmotic import metrics
 from osmotic.metrics import GaussianKernel, Interval, Manifold, Moments
 from osmotic.recipes.quality.kinds import OTHERS
-from osmotic.recipes.quality.measures import JUDGED, PAIRS, Measure, apart, share
+from osmotic.recipes.quality.measures import BLOCKS, JUDGED, LEAST_BLOCKS, PAIRS, Measure, apart, share
 from osmotic.recipes.quality.sets import Context, Set, pictures, several
 
 NEARER = "nearer than held-out data"
@@ -24,6 +24,27 @@ SEARCHED = 1000
 def frechet(mine: Set, held: Set, context: Context) -> float:
     """Of the features' Gaussians."""
     return metrics.frechet(Moments().update(mine.features), Moments().update(held.features))
+
+
+def of_all(mine: Set, held: Set, context: Context) -> Interval:
+    """The Frechet distance of all samples, those that were not kept among them; the interval is as wide as for the
+    kept ones, which is wider than that of more."""
+    blocks = min(BLOCKS, min(len(mine), len(held)) // 2)
+    value = frechet(mine, held, context)
+    kept = Interval(value, value, value)
+    if blocks >= LEAST_BLOCKS:
+        kept = metrics.jackknife(
+            lambda a, b: metrics.frechet(Moments().update(a), Moments().update(b)),
+            mine.features,
+            held.features,
+            blocks=blocks,
+            seed=context.seed,
+        )
+    if context.beyond is None or not context.beyond.count:
+        return kept
+    every = Moments().update(context.samples.features).merged(context.beyond)
+    value = metrics.frechet(every, Moments().update(held.features))
+    return Interval(value, value - (kept.value - kept.low), value + (kept.high - kept.value))
 
 
 def scale(context: Context) -> float:
@@ -63,9 +84,11 @@ def authentic(mine: Set, held: Set, context: Context) -> Interval:
 
 
 def nearer(mine: Set, held: Set, context: Context) -> Interval:
-    """Which samples are nearer to the training set than half of the held-out data are."""
+    """Which samples are nearer to the training set than half of the held-out data are; both counts have their error."""
     base = context.once("base", lambda: metrics.nearest(context.held.flat, context.training.flat).distance)
-    return share(metrics.nearest(mine.flat, context.training.flat).distance < np.median(base))
+    mine_ = metrics.nearest(mine.flat, context.training.flat).distance
+    found = metrics.bootstrap(lambda a, b: float(np.mean(a < np.median(b))), mine_, base, seed=context.seed)
+    return found if found.low != found.high else share(mine_ < np.median(base))
 
 
 def told_apart(mine: Set, held: Set, context: Context) -> Interval:
@@ -90,6 +113,8 @@ DISTANCES = (
         "lower",
         "distance of the means and covariances of the features; grows as samples get fewer, so compare equal counts",
         frechet,
+        whole=of_all,
+        beyond=lambda context: 0 if context.beyond is None else context.beyond.count or 0,
         least=0.0,
     ),
     Measure(
@@ -122,6 +147,7 @@ DISTANCES = (
         "share of samples that lie among real data",
         lambda mine, held, context: manifold(mine, held, context).precision,
         most=BALLS,
+        trials=lambda mine, held: len(mine),
         least=0.0,
         greatest=1.0,
     ),
@@ -131,6 +157,7 @@ DISTANCES = (
         "share of real data that lie among the samples",
         lambda mine, held, context: manifold(mine, held, context).recall,
         most=BALLS,
+        trials=lambda mine, held: len(held),
         least=0.0,
         greatest=1.0,
     ),
@@ -148,6 +175,7 @@ DISTANCES = (
         "share of real data with a sample nearby",
         lambda mine, held, context: manifold(mine, held, context).coverage,
         most=BALLS,
+        trials=lambda mine, held: len(held),
         least=0.0,
         greatest=1.0,
     ),
@@ -187,6 +215,8 @@ MEMORY = (
         whole=nearer,
         real=lambda context: context.held,
         most=SEARCHED,
+        least=0.0,
+        greatest=1.0,
     ),
 )
 

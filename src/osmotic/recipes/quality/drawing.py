@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +17,10 @@ from tqdm import tqdm
 from osmotic.data.counter import permutation
 from osmotic.data.dataset import Dataset
 from osmotic.data.errors import plural
+from osmotic.metrics import Moments, gathered
+from osmotic.metrics.features import Features
 from osmotic.recipes.plan import duration
-from osmotic.recipes.quality.sets import Array
+from osmotic.recipes.quality.sets import Array, looked_at
 from osmotic.recipes.scores import Sampled
 from osmotic.recipes.strip import strip
 from osmotic.samplers import Sampler
@@ -33,6 +37,10 @@ FEWEST, USUAL, MOST = 256, 2000, 10_000
 """Samples where nobody says how many: more than the first if there is time for a batch, the second or as many as there
 are held-out data if there is time, never more than the third."""
 
+
+KEPT = 2e8
+"""Entries of the samples that are kept, at most: 800 MB. Of more samples only the features' moments are, for the
+Frechet distance, in memory that does not grow."""
 
 FOLLOWED = 8
 """Samples whose trajectory is drawn."""
@@ -52,40 +60,62 @@ class Drawing:
     batch_size: int = 256
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn.
+
+    Args:
+        x: the samples that are kept, ``(N, *S)`` float32.
+        labels: the class asked of each, or None.
+        beyond: moments of the features of those that are not.
+        count: of all.
+        how: they were drawn.
+    """
+
+    x: Array
+    labels: Array | None
+    beyond: Moments
+    count: int
+    how: Sampled
+
+
 def draw(
-    model: Model, training: Dataset, held: Dataset, drawing: Drawing, say: Callable[[str], None], world: World
-) -> tuple[Array, Array | None, Sampled]:
-    """Samples ``(N, *S)``, the class asked of each, and how they were drawn: each process draws a share of them."""
+    model: Model,
+    training: Dataset,
+    held: Dataset,
+    drawing: Drawing,
+    features: Features,
+    say: Callable[[str], None],
+    world: World,
+) -> Drawn:
+    """Draw samples, each process its share; of more than memory should hold only features' moments are kept."""
     plan = model.plan(drawing.sampler, drawing.steps, drawing.grid, drawing.nfe)
     most = drawing.count or MOST
     labels = shares(training, most, drawing.seed)
 
-    def some(start: int, count: int, tick: Callable[[int], object] = lambda done: None) -> Tensor:
-        return model.sample(
-            count,
-            None if labels is None else labels[start : start + count],
-            drawing.guidance,
-            plan.sampler,
-            plan.steps,
-            drawing.seed,
-            grid=plan.grid,
-            first=start,
-            batch_size=drawing.batch_size,
-            progress=tick,
-        )
+    def some(start: int, count: int) -> Tensor:
+        cond = None if labels is None else labels[start : start + count]
+        solver, size = (drawing.guidance, plan.sampler, plan.steps, drawing.seed), drawing.batch_size
+        return model.sample(count, cond, *solver, grid=plan.grid, first=start, batch_size=size).float().cpu()
 
     begun, calls = time.monotonic(), Calls(model)
     with calls:
         first = some(0, min(drawing.batch_size, most))
     pace = len(first) / (time.monotonic() - begun)
     count = world.from_main(lambda: drawing.count or usual_count(pace * world.size, len(held)))
-    left = max(0, count - len(first))
+    left, kept = max(0, count - len(first)), max(len(first), min(MOST, int(KEPT / math.prod(model.spec.shape))))
     say(f"drawing {plural(count, 'sample')}, about {duration(left / (pace * world.size))}")
-    start, end = (left * rank // world.size for rank in (world.rank, world.rank + 1))
+    start, end = (len(first) + left * rank // world.size for rank in (world.rank, world.rank + 1))
+    parts, beyond = [first[:0]], Moments()
     with tqdm(total=end - start, desc="sampling", unit="sample", delay=2, leave=False, disable=not world.main) as bar:
-        rest = world.gathered(some(len(first) + start, end - start, bar.update))
-    x = torch.cat([first[:count], rest.to(first.device)]).float().cpu().numpy()
-    sampled = Sampled(
+        for at in range(start, end, drawing.batch_size):
+            x = some(at, min(drawing.batch_size, end - at))
+            bar.update(len(x))
+            parts.append(x[: max(0, kept - at)])
+            if len(rest := x[len(parts[-1]) :]):
+                beyond.update(features(looked_at(rest.numpy(), model.spec)))
+    x = torch.cat([first[:count], world.gathered(torch.cat(parts))])
+    how = Sampled(
         sampler=spoken(plan.sampler, drawing.sampler, plan),
         grid=grid_name(plan, drawing.grid),
         steps=plan.steps,
@@ -94,7 +124,16 @@ def draw(
         conditional=labels is not None,
         seed=drawing.seed,
     )
-    return x, None if labels is None else labels[: len(x)], sampled
+    return Drawn(x.numpy(), None if labels is None else labels[: len(x)], gathered(beyond), count, how)
+
+
+def command(run: object, drawing: Drawing, count: int, weights: str | None) -> str:
+    """The words that measure the same again, where names say it all."""
+    flags: dict[str, object] = {"count": count, "seed": drawing.seed or None, "weights": weights, "nfe": drawing.nfe}
+    flags |= {"sampler": drawing.sampler, "steps": drawing.steps, "grid": drawing.grid}
+    flags |= {"guidance": None if drawing.guidance == 1 else drawing.guidance}
+    given = [(name, value) for name, value in flags.items() if isinstance(value, str | int | float)]
+    return shlex.join(["osmotic", "evaluate", str(run), *(str(w) for n, v in given for w in (f"--{n}", v))])
 
 
 def followed(model: Model, drawing: Drawing, asked: Array | None, path: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from osmotic.data.spec import Spec
 from osmotic.metrics.features import Features, Pixels, Principal, RandomConv, default_features
-from osmotic.recipes.quality.sets import Array
+from osmotic.recipes.quality.sets import Array, half, looked_at
 
 EACH = 5
 """Held-out samples for each feature, at least: a covariance of more features would be mostly noise."""
@@ -23,7 +23,8 @@ class Seen:
 
     Args:
         spec: of the data.
-        training: ``(N, ...)`` training data as features see them: pictures uint8, everything else standardised.
+        training: ``(N, ...)`` training data as features see them, pictures uint8, everything else standardised: the
+            half of them that does not stand in for samples.
         labels: ``(N,)`` or None.
         held: how many held-out samples there are.
     """
@@ -45,7 +46,10 @@ def usual(seen: Seen) -> Features:
 def bearable(features: Features, seen: Seen) -> Features:
     """As many principal components of the features as the held-out data bear, or all of them."""
     most = max(FEWEST, seen.held // EACH)
-    return features if features.dimensions <= most else Principal.fitted(features, seen.training, most)
+    if features.dimensions <= most:
+        return features
+    plain = features.features if isinstance(features, Principal) else features  # projected once, not twice
+    return Principal.fitted(plain, seen.training, most)
 
 
 def learned(seen: Seen) -> Features:
@@ -92,3 +96,9 @@ def inception(file: Path | None, folder: Path) -> Make:
 
 NAMED: dict[str, Make] = {"random": random, "learned": learned, "pixels": pixels}
 """By the names of the command line, beside "inception", which needs a place for its weights."""
+
+
+def seen(x: Array, labels: Array | None, spec: Spec, held: int) -> Seen:
+    """What features are made from: the second half of the training data ``(N, *S)``."""
+    rest = slice(half(len(x)), None) if len(x) > 1 else slice(None)
+    return Seen(spec, looked_at(x[rest], spec), None if labels is None else labels[rest], held)

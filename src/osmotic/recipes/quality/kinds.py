@@ -44,7 +44,7 @@ def useful(mine: Set, held: Set, context: Context) -> Interval:
     else:
         task = metrics.Classification() if categories(context)[-1] else metrics.Regression()
         rows, targets, asked, truth = rows[:, :-1], rows[:, -1], asked[:, :-1], asked[:, -1]
-    return metrics.train_on_synthetic(rows, targets, asked, truth, task, seed=context.seed).synthetic
+    return metrics.train_on_synthetic(rows, targets, asked, truth, task, seed=context.seed)
 
 
 ENERGY = Measure(

@@ -17,10 +17,11 @@ from osmotic.data.errors import plural
 from osmotic.data.spec import Spec
 from osmotic.recipes.held_out import parts
 from osmotic.recipes.quality import catalog, shown
-from osmotic.recipes.quality.drawing import Drawing, draw, followed
-from osmotic.recipes.quality.features import Make, Seen, usual
-from osmotic.recipes.quality.sets import Context, arrays, looked_at, of_arrays, of_dataset
-from osmotic.recipes.scores import FOLDER, Quality, Sampled, Score, keep
+from osmotic.recipes.quality.drawing import Drawing, Drawn, draw, followed
+from osmotic.recipes.quality.drawing import command as spelt
+from osmotic.recipes.quality.features import Make, seen, usual
+from osmotic.recipes.quality.sets import Context, arrays, of_arrays, of_dataset
+from osmotic.recipes.scores import FOLDER, Quality, Score, keep
 from osmotic.training.distributed import joined
 from osmotic.training.model import Model, load
 from osmotic.training.run import Run
@@ -71,23 +72,30 @@ def quality(
     with joined() as world:
         say = tell if tell is not None and world.main else (lambda line: None)
         model = load(run, weights)
-        x, asked, sampled = draw(model, training, held, drawing, say, world)
+        known, labels = arrays(training, searched(model.spec), drawing.seed)
+        made = (features or usual)(seen(known, labels, model.spec, len(held)))
+        drawn = draw(model, training, held, drawing, made, say, world)
 
         def judge() -> Quality:
-            known, labels = arrays(training, searched(model.spec), drawing.seed)
-            made = (features or usual)(Seen(model.spec, looked_at(known, model.spec), labels, len(held)))
-            say(f"measuring {plural(len(x), 'sample')} beside {plural(min(len(held), HELD), 'held-out sample')}")
+            say(f"measuring {plural(drawn.count, 'sample')} beside {plural(min(len(held), HELD), 'held-out sample')}")
             context = Context(
                 model.spec,
-                of_arrays(x, model.spec, made, asked),
+                of_arrays(drawn.x, model.spec, made, drawn.labels),
                 of_dataset(held, made, HELD, drawing.seed),
                 of_arrays(known, model.spec, made, labels),
                 made,
-                asked is not None,
+                drawn.labels is not None,
                 drawing.seed,
+                drawn.beyond,
             )
-            pictures = shown.draw(context, opened.directory, partial(followed, model, drawing, asked))
-            found = told(model, context, sampled, tuple(path.name for path in pictures), command, opened)
+            pictures = shown.draw(context, opened.directory, partial(followed, model, drawing, drawn.labels))
+            again = command or spelt(run, drawing, drawn.count, weights)
+            if drawing.count is None and command is not None:
+                again = f"{command} --count {drawn.count}"  # how many are drawn in some seconds is not the same twice
+            found = told(model, context, drawn, tuple(path.name for path in pictures), again, opened)
+            if len(known) < len(training):
+                note = f"neighbours were looked for among {len(known):,} of {len(training):,} training samples only"
+                found = found.model_copy(update={"warnings": (*found.warnings, note)})
             found = found.model_copy(update={"seconds": round(time.monotonic() - begun, 1)})
             keep(opened.directory, "quality", found)
             return found
@@ -97,13 +105,11 @@ def quality(
     return found, [folder / "quality.json", *(folder / name for name in found.pictures)]
 
 
-def told(
-    model: Model, context: Context, sampled: Sampled, pictures: tuple[str, ...], command: str | None, run: Run
-) -> Quality:
+def told(model: Model, context: Context, drawn: Drawn, pictures: tuple[str, ...], command: str, run: Run) -> Quality:
     """All scores, and all that decided them."""
     scores = list(scored(context))
     return Quality(
-        command=command or f"osmotic evaluate {run.directory}",
+        command=command,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=0.0,
         step=model.step,
@@ -111,10 +117,10 @@ def told(
         kind=model.spec.kind,
         shape=model.spec.shape,
         features=context.features.name,
-        samples=len(context.samples),
+        samples=drawn.count,
         held_out=len(context.held),
         training=len(context.training),
-        sampled=sampled,
+        sampled=drawn.how,
         scores=tuple(scores),
         by_noise=by_noise(run, model.weights),
         warnings=(*cautions(model, context), *copies(scores)),

@@ -32,6 +32,11 @@ Value = Callable[[Set, Set, Context], float]
 Whole = Callable[[Set, Set, Context], Interval]
 
 
+def in_place(context: Context) -> Set:
+    """Training data in place of samples."""
+    return context.real
+
+
 @dataclass(frozen=True)
 class Measure:
     """One score; a new one is an entry of a catalogue.
@@ -46,6 +51,8 @@ class Measure:
         real: what stands in place of samples for the value of real data; None where there is none.
         most: samples that are looked at.
         blocks: of the interval; 0 for none, where the score costs too much to be found so often.
+        beyond: how many samples besides the kept ones it looks at.
+        trials: how many things the score is a share of, where it is one.
         least: that the score can be, as no interval goes beyond.
         greatest: likewise.
     """
@@ -56,25 +63,40 @@ class Measure:
     of: Value
     whole: Whole | None = None
     fits: Callable[[Context], bool] = lambda context: True
-    real: Callable[[Context], Set] | None = lambda context: context.real
+    real: Callable[[Context], Set] | None = in_place
     most: int = MOST
     blocks: int = BLOCKS
+    beyond: Callable[[Context], int] = lambda context: 0
+    trials: Callable[[Set, Set], int] | None = None
     least: float = -math.inf
     greatest: float = math.inf
 
     def score(self, context: Context) -> Score:
         """The score of the context's samples, with its interval, beside that of real data."""
-        samples, held = first(context.samples, self.most), first(context.held, self.most)
+        return self.told(context, self.of_real(context))
+
+    def of_real(self, context: Context) -> float | None:
+        """The score of real data in place of samples."""
+        if self.real is None:
+            return None
+        return self.of(first(self.real(context), self.most), first(context.held, self.most), context)
+
+    def told(self, context: Context, real: float | None) -> Score:
+        """The score of the context's samples, with its interval, beside what is known of real data."""
+        # As many samples as real data stand in for them: most distances depend on the count.
+        most = min(self.most, len(context.real)) if self.real is in_place else self.most
+        samples, held = first(context.samples, most), first(context.held, self.most)
         found = self._interval(samples, held, context)
-        real = None if self.real is None else self.of(first(self.real(context), self.most), held, context)
+        known = found.low != found.high
+        count = len(samples) + self.beyond(context)
         return Score(
             name=self.name,
             value=found.value,
-            low=None if found.low == found.high else max(found.low, self.least),
-            high=None if found.low == found.high else min(found.high, self.greatest),
+            low=max(found.low, self.least) if known else None,
+            high=min(found.high, self.greatest) if known else None,
             better=self.better,
-            real=real,
-            samples=len(samples),
+            real=real if count == len(samples) else None,  # of fewer it would be no comparison
+            samples=count,
             about=self.about,
         )
 
@@ -89,7 +111,10 @@ class Measure:
         def of(mine: np.ndarray, theirs: np.ndarray) -> float:
             return self.of(samples.part(mine), held.part(theirs), context)
 
-        return jackknife(of, np.arange(len(samples)), np.arange(len(held)), blocks=blocks, seed=context.seed)
+        found = jackknife(of, np.arange(len(samples)), np.arange(len(held)), blocks=blocks, seed=context.seed)
+        if found.low == found.high and self.trials is not None:  # none or all, whatever is left out
+            return wilson(found.value, self.trials(samples, held))
+        return found
 
 
 def first(some: Set, most: int) -> Set:
@@ -102,7 +127,12 @@ def share(hits: np.ndarray) -> Interval:
 
     Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
-    n, p, z = len(hits), float(np.mean(hits)), 1.959964
+    return wilson(float(np.mean(hits)), len(hits))
+
+
+def wilson(p: float, n: int) -> Interval:
+    """Wilson's interval around a share p of n."""
+    z = 1.959964
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
     # The ends are exact where all or none are hits, but for rounding.

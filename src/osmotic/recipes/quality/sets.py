@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from osmotic.data.counter import permutation
 from osmotic.data.dataset import Dataset
 from osmotic.data.spec import Spec
+from osmotic.metrics import Moments
 from osmotic.metrics.features import Features
 
 Array = NDArray[Any]
@@ -67,10 +68,12 @@ class Context:
         spec: of the data.
         samples: of the model.
         held: real data that it was not trained on.
-        training: real data that it was trained on, or a fixed random part of them.
+        training: real data that it was trained on, or a fixed random part of them; features were fitted to the second
+            half of them.
         asked: whether the samples' labels are classes that the model was asked for.
         features: that all sets have.
         seed: of everything random in a measure.
+        beyond: of the features of samples that were too many to be kept, if there were such.
     """
 
     spec: Spec
@@ -80,12 +83,16 @@ class Context:
     features: Features
     asked: bool
     seed: int
+    beyond: Moments | None = None
     memo: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def real(self) -> Set:
-        """Training data in place of samples, as many of them where there are so many: what a perfect model gets."""
-        return self.training.part(np.arange(min(len(self.samples), len(self.training))))
+        """Training data in place of samples, as many where there are so many: what a perfect model gets.
+
+        Of the half that features were not fitted to: those of few samples fit these better than any others.
+        """
+        return self.training.part(np.arange(min(len(self.samples), half(len(self.training)))))
 
     def once(self, what: str, compute: Callable[[], Any], *arrays: Array) -> Any:
         """What several measures read of the same arrays, computed once."""
@@ -96,6 +103,11 @@ class Context:
         if key not in self.memo:
             self.memo[key] = compute()
         return self.memo[key]
+
+
+def half(count: int) -> int:
+    """How many of the training data stand in for samples; features are fitted to the others."""
+    return (count + 1) // 2
 
 
 def arrays(dataset: Dataset, most: int, seed: int) -> tuple[Array, Array | None]:
@@ -113,9 +125,17 @@ def of_dataset(dataset: Dataset, features: Features, most: int, seed: int) -> Se
     return of_arrays(x, dataset.spec, features, labels)
 
 
+def as_given(x: Array, spec: Spec) -> Array:
+    """Samples ``(N, *S)`` as a user gets them, seen by a network: categories and whole numbers are no others any more.
+
+    Pictures are left as they are; what is measured on them looks at their pixels.
+    """
+    return x if spec.kind == "images" else spec.encode(spec.decode(x))
+
+
 def looked_at(x: Array, spec: Spec) -> Array:
     """What features see of samples ``(N, *S)``: pictures as a person does, everything else as the network."""
-    return spec.decode(x) if spec.kind == "images" else x
+    return spec.decode(x) if spec.kind == "images" else as_given(x, spec)
 
 
 def of_arrays(x: Array, spec: Spec, features: Features, labels: Array | None = None) -> Set:
@@ -130,8 +150,8 @@ def of_arrays(x: Array, spec: Spec, features: Features, labels: Array | None = N
             f"{wrong:,} of {len(x):,} samples hold infinities or no numbers; look at the training's loss, or sample "
             "with other weights (--weights)."
         )
-    raw = spec.decode(x)
-    return Set(x, raw, features(raw if spec.kind == "images" else x), labels)
+    raw, seen = spec.decode(x), looked_at(x, spec)
+    return Set(x if spec.kind == "images" else seen, raw, features(seen), labels)
 
 
 def several(context: Context) -> bool:

@@ -45,6 +45,10 @@ def obstacles(runs: Sequence[Facts]) -> list[str]:
     first, second = (run.spec.model_dump(exclude={"facts"}) for run in runs)
     if first != second:
         found.append("The runs were trained on different data.")
+    if runs[0].recipe.holdout != runs[1].recipe.holdout or (runs[0].recipe.options.seed != runs[1].recipe.options.seed):
+        found.append(
+            "Other samples were held out of the two trainings, so they were not measured beside the same data."
+        )
     return found
 
 

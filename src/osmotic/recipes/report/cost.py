@@ -35,8 +35,8 @@ def _own(run: Facts, alone: bool) -> Bench | None:
     """What was measured of a run: all that its file holds, or its own points ``alone`` where others stand beside."""
     if run.bench is None or not run.bench.points:
         return None
-    name = run.run.directory.resolve().name
-    own = tuple(p for p in run.bench.points if Path(p.run).name == name) if alone else ()
+    here = run.run.directory.resolve()
+    own = tuple(p for p in run.bench.points if Path(p.run).resolve() == here) if alone else ()
     return run.bench.model_copy(update={"points": own}) if own else run.bench
 
 

@@ -30,7 +30,10 @@ def scores(runs: Sequence[Facts]) -> Html:
         if obstacles:
             parts.append(paragraph("So no difference between the runs is marked.", quiet=True))
     parts.append(beside(runs, _measured))
-    about = "Each with its 95 % interval, and what real data get in place of samples."
+    about = (
+        "Each with its 95 % interval, and what real data get in place of samples: training data, or held-out data "
+        "where copies or classes are judged."
+    )
     return section("scores", "Scores", *parts, about=about)
 
 
