@@ -134,8 +134,8 @@ def main() -> None:
         f"Made by `python benchmarks/metrics.py {steps}`: models of the embedded digits, {steps:,} steps each, "
         f"{COUNT:,} samples each beside 360 held-out digits, all on the default features. One never saw the class "
         f"{DROPPED}, one was trained on pictures blurred by {BLUR:g} pixels (0.6, tried first, is seen by everything), "
-        f"one on {EACH} pictures of each class, and the last is the exact denoiser of the training data, which can only "
-        "repeat them. In bold: the 95 % interval lies apart from the good model's, on the bad side.",
+        f"one on {EACH} pictures of each class, and the last is the exact denoiser of the training data, which can "
+        "only repeat them. In bold: the 95 % interval lies apart from the good model's, on the bad side.",
         "",
         *table(found),
         "",

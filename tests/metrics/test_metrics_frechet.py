@@ -133,3 +133,13 @@ def test_wrong_use_is_named():
         frechet_infinite(np.ones((9, 2)), np.ones((20, 2)))
     with pytest.raises(ValueError, match="2 features and the reference 1"):
         frechet_infinite(np.ones((20, 2)), law(0.0, 1.0))
+
+
+def test_features_are_as_good_as_their_moments():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(50, 3)), rng.normal(size=(40, 3))
+    assert frechet(x, y) == frechet(Moments().update(x), Moments().update(y))
+    with pytest.raises(ValueError, match="must be real numbers"):
+        Moments().update(x + 1j)
+    with pytest.raises(ValueError, match="must be real numbers"):
+        frechet([["a"], ["b"]], y)

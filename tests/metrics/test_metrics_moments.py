@@ -108,7 +108,7 @@ def test_broken_rows_are_refused_before_any_is_taken():
         (lambda: Moments().update(np.ones((1, 3))).covariance, "seen 1"),
         (lambda: Moments().update(np.ones((2, 3))).update(np.ones((2, 4))), "of 3 features; got rows of 4"),
         (lambda: Moments().update(np.ones((2, 3))).merged(Moments().update(np.ones((2, 4)))), "of 3 and of 4"),
-        (lambda: Moments().update(3.0), "single number"),
+        (lambda: Moments().update(3.0), "must be real numbers"),
         (lambda: Moments.given([0.0], [[1.0]]).update(np.ones((2, 1))), "without a count"),
         (lambda: Moments().merged(Moments.given([0.0], [[1.0]])), "without a count"),
         (lambda: Moments.given([0.0, 0.0], np.eye(3)), r"\(2,\) and \(3, 3\)"),

@@ -7,8 +7,9 @@ import torch
 from osmotic.data.dataset import open_data, split
 from osmotic.oracles import Gaussian, GaussianMixture
 from osmotic.recipes import bench as room
-from osmotic.recipes.bench import bench, frontier
-from osmotic.recipes.scores import Bench, kept
+from osmotic.recipes.bench import bench
+from osmotic.recipes.scores import Bench, Point, kept
+from osmotic.recipes.swept import frontier
 from osmotic.recipes.train import train
 from osmotic.schedules import Cosine, Rectified
 from osmotic.training.options import Options
@@ -88,7 +89,7 @@ def test_guidance_is_swept_where_there_are_classes_and_a_judge_looks_on(digits, 
     code, out, err = osmotic("bench", digits, "--nfe", 3, "--sampler", "ddim", "--guidance", 1, 3, "--count", 64)
     assert code == 0, err
     found = kept(digits, "bench", Bench)
-    assert [(p.guidance, p.evaluations) for p in found.points] == [(1.0, 3), (3.0, 3)]
+    assert [(p.guidance, p.evaluations) for p in found.points] == [(1.0, 3), (3.0, 6)]
     assert all(p.agreement is not None and p.spread > 0 and p.seconds > 0 for p in found.points)
     assert found.command == f"osmotic bench {digits} --nfe 3 --sampler ddim --guidance 1 3 --count 64"
     assert "in class" in out
@@ -109,6 +110,7 @@ def test_a_teacher_and_its_student_stand_in_one_table(points, tmp_path, osmotic)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--nfe", "x"], "--nfe"),
         (["--count", 3], "At least 10 samples are needed"),
         (["--nfe", 0], "greater than or equal to 1"),
         (["--sampler", "dim"], "did you mean 'ddim'"),
@@ -126,3 +128,36 @@ def test_runs_of_other_data_are_refused(points, digits, osmotic):
     code, _, err = osmotic("bench", points, digits, "--count", 20)
     assert code == 2
     assert "was trained on other data" in err.splitlines()[-1]
+
+
+def test_a_run_must_be_named(osmotic):
+    code, _, err = osmotic("bench")
+    assert (code, err) == (2, "osmotic: Name at least one run: osmotic bench RUN [RUN ...].\n")
+
+
+def test_help_says_what_each_flag_takes(osmotic):
+    help_ = osmotic("bench", "--help")[1]
+    assert "--sampler TEXT ..." in help_
+    assert "--nfe INT ..." in help_
+    assert "--guidance FLOAT ..." in help_
+
+
+def test_guided_samples_cost_twice_the_passes_and_useless_settings_are_no_choice(digits, points, osmotic):
+    osmotic("bench", digits, "--nfe", 4, "--sampler", "ddim", "--guidance", 1, 2, "--count", 40)
+    assert [(p.guidance, p.evaluations) for p in kept(digits, "bench", Bench).points] == [(1.0, 4), (2.0, 8)]
+    code, out, _ = osmotic("bench", points, "--nfe", 4, "--sampler", "ddim", "--guidance", 1, 2, "--count", 40)
+    assert code == 0
+    assert "guidance is not swept: these data have no classes" in out
+    assert "in class" not in out
+    again = osmotic("bench", points, "--nfe", 4, "--sampler", "ddim", "--count", 40)[1]
+    assert "this replaces what was measured of 1 setting on" in again
+
+
+def test_what_is_cheap_and_useless_is_not_on_the_frontier():
+    made = {"run": "r", "grid": "g", "steps": 1, "seconds": 1.0}
+    points = [
+        Point(sampler=str(i), evaluations=n, value=v, **made)
+        for i, (n, v) in enumerate([(3, 900.0), (5, 9.0), (9, 4.0)])
+    ]
+    found = Bench(command="c", date="d", seconds=1, score="s", better="lower", features="f", samples=9, points=points)
+    assert [p.sampler for p in frontier(found)] == ["1", "2"]

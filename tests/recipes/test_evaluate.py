@@ -312,8 +312,8 @@ def test_runs_that_cannot_be_measured_say_why(digits, vectors, tmp_path):
     with pytest.raises(ValueError, match="array in memory, which is gone"):
         evaluate.likelihood(tmp_path / "array")
     assert evaluate.likelihood(tmp_path / "array", array, count=4, tolerance=1e-2).count == 4
-    with pytest.raises(UsageError, match="--likelihood"):
-        command.main([str(digits)])
+    with pytest.raises(UsageError, match="add --likelihood"):
+        command.main([str(digits), "--bound"])
     with pytest.raises(UsageError, match="--count"):
         command.main([str(digits), "--likelihood", "--count", "0"])
     with pytest.raises(ValueError, match="is not a run"):

@@ -211,3 +211,14 @@ def test_how_the_data_are_read_stands_in_the_recipe_and_is_kept_on_resuming(wine
     assert osmotic.load(tmp_path / "run").spec.classes == ("class_0", "class_1", "class_2")
     osmotic.train(str(wine), tmp_path / "run", Recipe(options=Options(steps=3)), resume=True)
     assert osmotic.load(tmp_path / "run").step == 3
+
+
+def test_sequences_that_are_too_short_to_halve_train_in_bfloat16(tmp_path):
+    """Time came first by mistake: two positions. torch's halving convolution has no gradient at a single one."""
+    x = np.cumsum(np.random.default_rng(0).normal(size=(60, 16, 2)), 1)
+    few = Options(steps=3, batch_size=16, evaluate_every=3, preview_every=3, checkpoint_every=3, precision="bfloat16")
+    wide = Architecture(network="unet", widths=(8, 8, 8), attention=())
+    osmotic.train(x, tmp_path / "run", Recipe(options=few, architecture=wide))
+    assert osmotic.load(tmp_path / "run").step == 3
+    assert "swap the last two axes" in " ".join(open_data(x).spec.facts)
+    assert len(resolve(Recipe(), open_data(x)).architecture.widths) == 2

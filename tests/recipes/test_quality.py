@@ -310,7 +310,7 @@ def test_weights_that_cannot_be_fetched_are_named_with_the_way_out(digits, osmot
     monkeypatch.setattr(inception, "fetch", nothing)
     code, _, err = osmotic("evaluate", digits, "--features", "inception")
     assert code == 2
-    assert "cannot be had: no route to host (or get pt_inception" in err.splitlines()[-1]
+    assert "cannot be had: no route to host; name it with --inception FILE then." in err.splitlines()[-1]
 
 
 def test_every_measure_has_a_name_of_its_own_and_says_what_it_tells():

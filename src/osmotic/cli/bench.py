@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from osmotic.cli.flags import build, flags, given, parse
+from osmotic.cli.flags import UsageError, build, flags, given, parse
 from osmotic.training.recipe import Frozen, Sampler
 from osmotic.training.run import Run
 
@@ -43,7 +43,9 @@ class Bench:
     Several runs of the same data, a teacher and its students for example, come into one picture.
     """
 
-    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN [RUN ...]")]
+    runs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="")
+    ] = ()
     """directories that `osmotic train` made; the results are stored in the first"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """what the runs were trained on, where it has moved since"""
@@ -55,6 +57,8 @@ def main(words: list[str]) -> int:
     """Parse, sweep, print the table, say where it is stored."""
     command = parse(Bench, "bench", words)
     settings = build(Sweep, given(command.sweep))
+    if not command.runs:
+        raise UsageError("Name at least one run: osmotic bench RUN [RUN ...].")
     for run in command.runs:
         Run.open(run)  # a wrong directory is refused before torch is imported
     from osmotic.recipes.bench import bench

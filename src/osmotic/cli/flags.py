@@ -118,6 +118,14 @@ def _hint(field: FieldInfo, found: bool) -> str:
     return f"(default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
 
 
+def _each(kind: Any) -> str:
+    """A word for one value of a row of them."""
+    args = [k for k in get_args(kind) if k is not type(None)]
+    if float in args or int in args:
+        return "FLOAT" if float in args else "INT"
+    return next((word for word in (_each(k) for k in args) if word != "TEXT"), "TEXT")
+
+
 def _metavar(kind: Any) -> str | None:
     """A word for the value; choices show themselves."""
     members = [k for k in get_args(kind) if k is not type(None)]
@@ -125,8 +133,7 @@ def _metavar(kind: Any) -> str | None:
     if kind in words:
         return words[kind]
     if getattr(kind, "__origin__", None) is tuple or any(getattr(k, "__origin__", None) is tuple for k in members):
-        text = str(kind)
-        return "FLOAT ..." if "float" in text else "INT ..." if "int" in text else "TEXT ..."
+        return f"{_each(kind)} ..."
     if len(members) == 1 and members[0] in words:
         return _metavar(members[0])
     choices = members if all(isinstance(m, str) for m in members) else get_args(members[0]) if members else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -19,9 +19,14 @@ class Report:
     """directory that `osmotic train` made"""
     other: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[RUN_B]", help_behavior_hint="")] = None
     """another one to hold against it"""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: RUN/report.html)")] = None
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="FILE", help_behavior_hint="(default: RUN/report.html, of two runs RUN/report-RUN_B.html)"
+        ),
+    ] = None
     """the page; an earlier report there is replaced"""
-    open: Literal["yes", "no"] = "no"
+    open: bool = False
     """show it in the browser"""
 
 
@@ -32,7 +37,7 @@ def main(words: list[str]) -> int:
 
     path = report(command.run, command.other, command.out)
     print(path)
-    if command.open == "yes":
+    if command.open:
         import webbrowser
 
         webbrowser.open(path.resolve().as_uri())

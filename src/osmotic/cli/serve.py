@@ -24,7 +24,7 @@ class Serve:
     """to listen on; 0 for any that is free"""
     host: str = "127.0.0.1"
     """address to listen on"""
-    token: str | None = None
+    token: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None
     """secret of at least 16 characters that every request must show"""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -77,7 +78,7 @@ def main(words: list[str]) -> int:
     if dataset.texts is not None:
         say("captions are not trained on yet; put pictures in a folder a class to train on classes")
     run = train(dataset, settings.out, asked, resume=settings.resume, tell=say)
-    say(f"done: {run.directory}; draw from it with `osmotic sample {run.directory}`")
+    say(f"done: {run.directory}; draw from it with `{shlex.join(['osmotic', 'sample', str(run.directory)])}`")
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 CHOICE = re.compile(r"invalid choice '(.*?)' for argument '(--\S+?)'")
 TYPE = re.compile(r"Error parsing (--\S+?): .*?instantiated from \[(.*?)\]")
+LITERAL = re.compile(r"Error parsing (--\S+?): invalid literal .*?'(.*?)' Argument helptext")
 UNKNOWN = re.compile(r"nrecognized options: (--\S+?)(?:,|=|$)")
 
 
@@ -33,6 +34,8 @@ def sentence(heard: str, command: type, name: str) -> str:
         return (
             f"There is no {flag} {value!r}{meant(value, known[flag], quote=True)}; there are {', '.join(known[flag])}."
         )
+    if found := LITERAL.search(complaint):
+        return f"{found[1]} takes a whole number; got {found[2]!r}; {more}"
     if found := TYPE.search(complaint):
         flag, values = found[1], " ".join(re.findall(r"'([^']*)'", found[2]))
         takes = next((line for line in lines if line.startswith(f"{flag} ")), f"{flag} something else")

@@ -143,6 +143,8 @@ def _layout(array: Array, extent: Extent, options: Options, source: str) -> Layo
     if array.ndim == 3:
         channels, length = array.shape[1:]
         fact = f"read as sequences of {channels} channels and length {length}; kind 'images' reads grey pictures"
+        if channels > length:
+            fact += "; if time comes first, swap the last two axes"
         return Layout("sequences", array, fact)
     if array.ndim == 4 and _channel_axis(array) and _known_range(extent, array, options):
         return _stated_layout(array, "images", source)

@@ -13,15 +13,20 @@ PARTS = 5
 """The smallest subsets of :func:`frechet_infinite` are this part of the set. 15 distances are computed."""
 
 
-def frechet(a: Moments, b: Moments) -> float:
+def frechet(a: Moments | ArrayLike, b: Moments | ArrayLike) -> float:
     """The Frechet distance of two Gaussians, squared Wasserstein-2: FID if the features are Inception's.
 
     ``|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2)`` (Dowson & Landau 1982; Heusel et al. 2017, arXiv
     1706.08500), in squared units of the features. Singular covariances are taken as they are.
 
+    Args:
+        a: moments, or features ``(N, ...)``.
+        b: likewise.
+
     Raises:
         ValueError: for moments of different widths or without a covariance.
     """
+    a, b = (m if isinstance(m, Moments) else Moments().update(as_set(m, "features")) for m in (a, b))
     if a.width != b.width:
         raise ValueError(f"Moments of {a.width} and of {b.width} features have no distance; use the same features.")
     return _distance(a.mean, _root(a), b.mean, _root(b))

@@ -97,8 +97,8 @@ class Moments:
         """
         known = self._known("take more rows")
         array = np.asarray(features)
-        if array.ndim == 0:
-            raise ValueError("Features must be rows of shape (N, ...); got a single number.")
+        if array.ndim == 0 or array.dtype.kind not in "fiub":
+            raise ValueError(f"Features must be real numbers (N, ...); got {array.dtype} of shape {array.shape}.")
         rows = array.reshape(len(array), int(np.prod(array.shape[1:])))
         blocks = range(0, len(rows), BLOCK)
         if len(rows) and known and rows.shape[1] != self.width:

@@ -88,6 +88,19 @@ def convolution(ndim: int, channels: int, out: int, kernel: int, stride: int = 1
     return CONVOLUTIONS[ndim](channels, out, kernel, stride=stride, padding=kernel // 2)
 
 
+def shrink(halve: nn.Module, x: Tensor) -> Tensor:
+    """A convolution at stride 2, in single precision where an axis has a single position.
+
+    There torch 2.13's bfloat16 convolution on CPUs gives gradients that are no numbers.
+    """
+    if min(x.shape[2:]) > 1 or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        halved: Tensor = halve(x)
+        return halved
+    with torch.autocast("cpu", enabled=False):
+        halved = halve(x.float())
+    return halved
+
+
 def grow(x: Tensor, size: torch.Size) -> Tensor:
     """Twice the size by nearest neighbours, cut to the size of what it joins (one less where that is odd)."""
     x = F.interpolate(x, scale_factor=2, mode="nearest")

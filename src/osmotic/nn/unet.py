@@ -17,6 +17,7 @@ from osmotic.nn.blocks import (
     convolution,
     grow,
     hide,
+    shrink,
     shrink_valid,
     zero,
 )
@@ -118,7 +119,7 @@ class UNet(nn.Module):
         skips = []
         for level, stages in enumerate(self.down):
             if level:
-                h = self.shrink[level - 1](hide(h, valid[level - 1]))
+                h = shrink(self.shrink[level - 1], hide(h, valid[level - 1]))
             for stage in stages.children():
                 h = stage(h, context, valid[level])
                 skips.append(h)

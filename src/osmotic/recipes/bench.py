@@ -17,18 +17,16 @@ from osmotic import metrics
 from osmotic.data.dataset import Subset
 from osmotic.data.errors import plural
 from osmotic.recipes.held_out import parts
-from osmotic.recipes.plan import duration
 from osmotic.recipes.quality.catalog import BALLS, DISTANCES, judge
-from osmotic.recipes.quality.drawing import FEWEST, Calls, shares
+from osmotic.recipes.quality.drawing import FEWEST, Passes, shares
 from osmotic.recipes.quality.features import Make, seen, usual
 from osmotic.recipes.quality.kinds import ENERGY
 from osmotic.recipes.quality.measure import HELD, refuse_few
 from osmotic.recipes.quality.measures import Measure, first, share
 from osmotic.recipes.quality.sets import Array, Context, Set, arrays, of_arrays, of_dataset
-from osmotic.recipes.quality.table import number
-from osmotic.recipes.scores import FOLDER, Bench, Point, keep
+from osmotic.recipes.scores import FOLDER, Bench, Point, earlier, keep
 from osmotic.recipes.search import steps_within
-from osmotic.report import cost
+from osmotic.recipes.swept import curves, table
 from osmotic.samplers import CATALOG
 from osmotic.training.chosen import SUGGESTED, suggested_grid
 from osmotic.training.errors import RunError
@@ -107,20 +105,25 @@ def bench(
             f"No step of {', '.join(sampler)} fits into {plural(max(nfe), 'evaluation')}; allow more with --nfe."
         )
     count = count or affordable(settings, minutes, seed)
+    before = earlier(runs[0], "bench", Bench)
+    if before is not None:
+        say(f"this replaces what was measured of {plural(len(before.points), 'setting')} on {before.date[:10]}")
     again = command or shlex.join(["osmotic", "bench", *map(str, runs)])
     again = again if command is not None and "--count" in shlex.split(command) else f"{again} --count {count}"
     cost_ = sum(setting.nfe for setting in settings)
-    say(f"{plural(len(settings), 'setting')} of {plural(count, 'sample')}, {cost_:,} evaluations each in all")
+    if models[0].spec.classes is None and set(guidance) != {1.0}:
+        say("guidance is not swept: these data have no classes to lead to")
+    say(f"{plural(len(settings), 'setting')} of {plural(count, 'sample')}; each takes {cost_:,} evaluations in all")
     real, asked = of_arrays(known, models[0].spec, made, labels), shares(training, count, seed)
     beside = of_dataset(held, made, HELD, seed)
     measure = score_of(models[0])
     points, memo, known_real = [], dict[str, Any](), None
     for setting in tqdm(settings, "sweeping", unit="setting", leave=False):
-        x, seconds, calls = drawn(setting, asked, count, seed)
+        x, seconds, passes = drawn(setting, asked, count, seed)
         mine = of_arrays(x, models[0].spec, made, asked)
         context = Context(models[0].spec, mine, beside, real, made, asked is not None, seed, memo=memo)
         known_real = measure.of_real(context) if known_real is None else known_real
-        points.append(pointed(setting, measure, context, seconds, calls))
+        points.append(pointed(setting, measure, context, seconds, passes))
     found = Bench(
         command=again,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -134,7 +137,7 @@ def bench(
         pictures=("bench.png",),
     )
     path = keep(runs[0], "bench", found)
-    return table(found), [path, drawn_curves(found, runs[0] / FOLDER / "bench.png")]
+    return table(found), [path, curves(found, runs[0] / FOLDER / "bench.png")]
 
 
 def same_parts(runs: Sequence[Path], data: Any) -> tuple[Subset, Subset]:
@@ -191,9 +194,9 @@ def affordable(settings: Sequence[Setting], minutes: float, seed: int) -> int:
 
 
 def drawn(setting: Setting, asked: Array | None, count: int, seed: int) -> tuple[Array, float, int]:
-    """Samples, the seconds that they took, and the evaluations of a batch."""
-    calls, begun = Calls(setting.model), time.monotonic()
-    with calls:
+    """Samples, the seconds that they took, and the evaluations of each."""
+    passes, begun = Passes(setting.model), time.monotonic()
+    with passes:
         x = setting.model.sample(
             count,
             asked,
@@ -204,10 +207,10 @@ def drawn(setting: Setting, asked: Array | None, count: int, seed: int) -> tuple
             grid=SUGGESTED,
             batch_size=min(count, 256),
         )
-    return x.float().cpu().numpy(), time.monotonic() - begun, calls.count // -(-count // min(count, 256))
+    return x.float().cpu().numpy(), time.monotonic() - begun, passes.of(count)
 
 
-def pointed(setting: Setting, measure: Measure, context: Context, seconds: float, calls: int) -> Point:
+def pointed(setting: Setting, measure: Measure, context: Context, seconds: float, passes: int) -> Point:
     """The score of one setting."""
     score, mine, held = measure.told(context, None), first(context.samples, BALLS), first(context.held, BALLS)
     agreement = spread = None
@@ -220,7 +223,7 @@ def pointed(setting: Setting, measure: Measure, context: Context, seconds: float
         grid=SUGGESTED,
         steps=setting.steps,
         guidance=setting.guidance,
-        evaluations=max(1, calls),
+        evaluations=passes,
         seconds=round(seconds, 3),
         value=score.value,
         low=score.low,
@@ -234,106 +237,3 @@ def pointed(setting: Setting, measure: Measure, context: Context, seconds: float
 def within(some: Set) -> float:
     """The mean distance of two samples of the same class, over classes."""
     return float(np.nanmean(list(metrics.pairwise_diversity(some.features, some.classes).values())))
-
-
-def table(found: Bench) -> list[str]:
-    """The lines that the command prints: by run, then by evaluations, the best of each number of evaluations marked."""
-    names = short(sorted({point.run for point in found.points}))
-    several = len(names) > 1
-    rows = [
-        (
-            "",
-            "solver",
-            "steps",
-            "evaluations",
-            "guidance",
-            "seconds",
-            found.score,
-            "95 % interval",
-            "coverage",
-            "in class",
-            "spread",
-        )
-    ]
-    front = frontier(found)
-    for point in sorted(found.points, key=lambda p: (p.run, p.guidance != 1, p.evaluations, p.value)):
-        name = f"{names[point.run]} {point.sampler}" if several else point.sampler
-        reach = "" if point.low is None or point.high is None else f"{number(point.low)} to {number(point.high)}"
-        rows.append(
-            (
-                "*" if point in front else " ",
-                name,
-                str(point.steps),
-                str(point.evaluations),
-                f"{point.guidance:g}",
-                f"{point.seconds:.2f}",
-                number(point.value),
-                reach,
-                "" if point.coverage is None else f"{point.coverage:.1%}",
-                "" if point.agreement is None else f"{point.agreement:.1%}",
-                "" if point.spread is None else f"{point.spread:.2f}",
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]
-    real = "" if found.real is None else f"; real data in place of samples: {number(found.real)}"
-    return [
-        *lines,
-        f"* nothing cheaper is as good, without guidance{real}",
-        "coverage: of real data, by samples nearby; in class: judged so; spread: of a class, relative to real data",
-        f"{plural(found.samples, 'sample')} each on {found.features}; {duration(found.seconds)} in all",
-    ]
-
-
-def short(runs: Sequence[str]) -> dict[str, str]:
-    """The shortest ends of the runs' paths that tell them apart."""
-    parts = {run: Path(run).resolve().parts for run in runs}
-    for length in range(1, max(map(len, parts.values())) + 1):
-        ends = {run: "/".join(part[-length:]) for run, part in parts.items()}
-        if len(set(ends.values())) == len(ends):
-            break
-    return ends
-
-
-def frontier(found: Bench) -> list[Point]:
-    """The unguided settings that are better than all cheaper ones, by evaluations."""
-    front: list[Point] = []
-    for point in sorted((p for p in found.points if p.guidance == 1), key=lambda p: (p.evaluations, p.value)):
-        if not front or point.value < front[-1].value:
-            front.append(point)
-    return front
-
-
-def drawn_curves(found: Bench, path: Path) -> Path:
-    """The picture."""
-    names = short(sorted({point.run for point in found.points}))
-    several = len(names) > 1
-
-    def mark(point: Point) -> cost.Mark:
-        name = f"{names[point.run]}, {point.sampler}" if several else point.sampler
-        low, high = point.low, point.high
-        return cost.Mark(
-            name,
-            point.evaluations,
-            point.seconds,
-            point.value,
-            point.value if low is None else low,
-            point.value if high is None else high,
-            point.guidance,
-            point.agreement,
-        )
-
-    plain = [mark(point) for point in found.points if point.guidance == 1]
-    scaled = [p for p in found.points if p.guidance != 1]
-    guided = []
-    if scaled:
-        same = [
-            p
-            for p in found.points
-            if (p.run, p.sampler, p.steps) == (scaled[0].run, scaled[0].sampler, scaled[0].steps)
-        ]
-        guided = [mark(point) for point in same]
-    return cost.draw(plain, path, found.score, found.real, guided)

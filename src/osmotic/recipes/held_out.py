@@ -30,10 +30,10 @@ def parts(run: str | Path, data: Any = None) -> tuple[Subset, Subset]:
     Raises:
         RunError: if nothing was held out, or the data cannot be found again or are others.
     """
-    training, held = halves(run, data)
-    if not len(held):
+    recipe, _ = stored(Run.open(run))
+    if recipe.holdout == 0:
         raise RunError(f"{run} was trained on all of its data (--holdout 0), so none are left to evaluate it on.")
-    return training, held
+    return halves(run, data)
 
 
 def halves(run: str | Path, data: Any = None) -> tuple[Subset, Subset]:

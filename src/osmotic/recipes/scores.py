@@ -37,7 +37,7 @@ class Sampled(Frozen):
     sampler: str
     grid: str
     steps: int = Field(ge=1)
-    evaluations: int = Field(ge=1, description="of the denoiser per sample; a guided one is one, of a doubled batch")
+    evaluations: int = Field(ge=1, description="of the network per sample; a guided one counts twice")
     guidance: float = 1.0
     conditional: bool = False
     seed: int = 0
@@ -120,5 +120,13 @@ def kept(run: Path, name: str, kind: type[M]) -> M | None:
         return None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "it"
-        raise RunError(f"{path} cannot be read: {where}: {first['msg']}; measure again, or delete it.") from None
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise RunError(f"{path} cannot be read: {where}{first['msg']}; measure again, or delete it.") from None
+
+
+def earlier(run: Path, name: str, kind: type[M]) -> M | None:
+    """What will be replaced, None if there is nothing that can be read."""
+    try:
+        return kept(run, name, kind)
+    except RunError:
+        return None

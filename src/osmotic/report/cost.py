@@ -68,6 +68,9 @@ def _curves(panel: Any, marks: Sequence[Mark], cost: str, score: str, real: floa
     panel.set_xscale("log")
     if all(m.value > 0 for m in marks):
         panel.set_yscale("log")
+    else:  # unbiased distances lie on both sides of 0: even around it, within their error
+        widths = sorted(m.high - m.low for m in marks if m.high > m.low) or [1.0]
+        panel.set_yscale("symlog", linthresh=widths[len(widths) // 2])
     if real is not None and real > 0:
         panel.axhline(real, color=GREY, linestyle=":", linewidth=1.2, label="real data in place of samples")
     for axis in (panel.xaxis, panel.yaxis):

@@ -39,10 +39,15 @@ def grid(images: Pictures, columns: int, rows: Sequence[str] = (), heads: Sequen
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     for i, name in enumerate(rows):
-        draw.text((4, top + i * (height + GAP) + height // 2 - 6), name, fill=(INK,) * 3)
+        draw.text((4, top + i * (height + GAP) + height // 2 - 6), spaced(name), fill=(INK,) * 3)
     for i, name in enumerate(heads):
-        draw.text((left + i * (width + GAP) + 2, 3), name, fill=(INK,) * 3)
+        draw.text((left + i * (width + GAP) + 2, 3), spaced(name), fill=(INK,) * 3)
     return picture
+
+
+def spaced(name: str) -> str:
+    """A name whose spaces can be seen: the built-in font's are a pixel wide."""
+    return name.replace(" ", "  ")
 
 
 def block(images: Pictures, rows: Sequence[str] = ()) -> Image.Image:

@@ -115,6 +115,20 @@ def pairs(samples: Array, others: Array, path: Path) -> Path:
     return _write(figure, path)
 
 
+def beside(samples: Array, real: Array, path: Path) -> Path:
+    """Eight sequences ``(N, C, L)`` in blue above eight real ones in grey, a line a channel."""
+    rows = [s for part in (samples, real) for start in (0, 4) for s in (part[start : start + 4],)]
+    figure, panels = _figure(4, 4, 3, 1.4)
+    for row, line, color in zip(rows, panels, (BLUE, BLUE, GREY, GREY), strict=True):
+        for panel in line:
+            panel.tick_params(labelsize=7)
+        for sample, panel in zip(row, line, strict=False):
+            panel.plot(sample.T, linewidth=1, color=color)
+    panels[0, 0].set_title("samples", fontsize=9, loc="left")
+    panels[2, 0].set_title("held-out data", fontsize=9, loc="left")
+    return _write(figure, path)
+
+
 def losses(records: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """The training loss, the held-out loss of raw and averaged weights, and the held-out loss by noise level.
 

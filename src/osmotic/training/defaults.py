@@ -62,7 +62,11 @@ def _suggest(spec: Spec, wanted: Architecture) -> tuple[dict[str, Any], dict[str
     if kind == "mlp" or not positions:
         return _flat(spec)
     if len(positions) == 1:
-        architecture: dict[str, Any] = {"network": kind, "widths": (64, 128, 128), "attention": (2,)}
+        # No level is of a single position halved once more: there is nothing to halve.
+        levels = max(1, min(3, positions[0].bit_length()))
+        widths = (64, 128, 128)[:levels]
+        attention = (2,) if levels == 3 else ()
+        architecture: dict[str, Any] = {"network": kind, "widths": widths, "attention": attention}
         return architecture, {"steps": 10_000, "batch_size": 64, "learning_rate": 1e-3}
     size = next(size for size in _PICTURES if max(positions) <= size.side)
     architecture = {"network": kind, "widths": size.widths, "blocks": size.blocks, "attention": size.attention}

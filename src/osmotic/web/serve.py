@@ -108,7 +108,7 @@ def bound(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or "a port is a number from 0 to 65535"
         raise ValueError(f"{host}:{port} cannot be listened on: {reason}; choose another --port or --host.") from None
 
 

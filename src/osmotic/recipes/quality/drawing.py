@@ -98,8 +98,8 @@ def draw(
         solver, size = (drawing.guidance, plan.sampler, plan.steps, drawing.seed), drawing.batch_size
         return model.sample(count, cond, *solver, grid=plan.grid, first=start, batch_size=size).float().cpu()
 
-    begun, calls = time.monotonic(), Calls(model)
-    with calls:
+    begun, passes = time.monotonic(), Passes(model)
+    with passes:
         first = some(0, min(drawing.batch_size, most))
     pace = len(first) / (time.monotonic() - begun)
     count = world.from_main(lambda: drawing.count or usual_count(pace * world.size, len(held)))
@@ -119,7 +119,7 @@ def draw(
         sampler=spoken(plan.sampler, drawing.sampler, plan),
         grid=grid_name(plan, drawing.grid),
         steps=plan.steps,
-        evaluations=max(1, calls.count),
+        evaluations=passes.of(len(first)),
         guidance=drawing.guidance,
         conditional=labels is not None,
         seed=drawing.seed,
@@ -144,21 +144,25 @@ def followed(model: Model, drawing: Drawing, asked: Array | None, path: Path) ->
     )
 
 
-class Calls:
-    """Counts the calls of a model's denoiser while it is entered."""
+class Passes:
+    """Counts how many samples a model's network is asked about while it is entered; a guided one counts twice."""
 
     def __init__(self, model: Model) -> None:
         self.model, self.count = model, 0
 
-    def __enter__(self) -> Calls:
+    def __enter__(self) -> Passes:
         self.handle = self.model.denoiser.register_forward_hook(self._tick)
         return self
 
     def __exit__(self, *reason: object) -> None:
         self.handle.remove()
 
-    def _tick(self, *ignored: object) -> None:
-        self.count += 1
+    def _tick(self, module: object, inputs: tuple[Tensor, ...], output: object) -> None:
+        self.count += len(inputs[0])
+
+    def of(self, samples: int) -> int:
+        """For each of so many samples, at least 1."""
+        return max(1, round(self.count / samples))
 
 
 def usual_count(pace: float, held: int) -> int:

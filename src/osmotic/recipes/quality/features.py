@@ -74,14 +74,15 @@ def pixels(seen: Seen) -> Features:
 def refuse_others(seen: Seen, name: str) -> None:
     """Refuse features of pictures for other data."""
     if seen.spec.kind != "images":
-        raise ValueError(f"--features {name} are for pictures, and these data are none; leave it out, or take learned.")
+        other = "" if seen.labels is None else ", or take learned"
+        raise ValueError(f"--features {name} are for pictures, and these data are none; leave it out{other}.")
 
 
 def inception(file: Path | None, folder: Path) -> Make:
     """The network of FID, with the weights in a file, fetched once into the folder if no file is named."""
 
     def make(seen: Seen) -> Features:
-        from osmotic.metrics.features.inception import FILE, Inception, fetch
+        from osmotic.metrics.features.inception import Inception, fetch
 
         refuse_others(seen, "inception")
         if file is not None:
@@ -89,7 +90,7 @@ def inception(file: Path | None, folder: Path) -> Make:
         try:
             return Inception.from_file(fetch(folder))
         except OSError as error:
-            raise ValueError(f"{error} (or get {FILE} elsewhere and name it with --inception FILE)") from None
+            raise ValueError(f"{str(error).rstrip('.')}; name it with --inception FILE then.") from None
 
     return make
 

@@ -98,7 +98,7 @@ OTHERS = (
     Measure(
         "trained on samples, tested on real",
         "higher",
-        "score on held-out rows of a learner of samples alone: accuracy of the class, else of the last column (R^2)",
+        "score on held-out rows of a learner of samples alone that tells {target}",
         lambda mine, held, context: useful(mine, held, context).value,
         whole=useful,
         fits=lambda context: columned(context) and (several(context) or len(categories(context)) > 1),

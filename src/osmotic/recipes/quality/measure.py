@@ -21,7 +21,7 @@ from osmotic.recipes.quality.drawing import Drawing, Drawn, draw, followed
 from osmotic.recipes.quality.drawing import command as spelt
 from osmotic.recipes.quality.features import Make, seen, usual
 from osmotic.recipes.quality.sets import Context, arrays, of_arrays, of_dataset
-from osmotic.recipes.scores import FOLDER, Quality, Score, keep
+from osmotic.recipes.scores import FOLDER, Quality, Score, earlier, keep
 from osmotic.training.distributed import joined
 from osmotic.training.model import Model, load
 from osmotic.training.run import Run
@@ -69,11 +69,14 @@ def quality(
     begun, opened, drawing = time.monotonic(), Run.open(run), drawing or Drawing()
     training, held = parts(run, data)
     refuse_few(held, drawing.count)
+    before = earlier(opened.directory, "quality", Quality)
     with joined() as world:
         say = tell if tell is not None and world.main else (lambda line: None)
         model = load(run, weights)
         known, labels = arrays(training, searched(model.spec), drawing.seed)
         made = (features or usual)(seen(known, labels, model.spec, len(held)))
+        if before is not None:
+            say(f"this replaces what was measured of {plural(before.samples, 'sample')} on {before.date[:10]}")
         drawn = draw(model, training, held, drawing, made, say, world)
 
         def judge() -> Quality:
@@ -132,8 +135,8 @@ def refuse_few(held: Dataset, count: int | None) -> None:
     """Refuse what no score can be found from."""
     if len(held) < 10:
         raise ValueError(
-            f"Only {plural(len(held), 'sample')} were held out of training, too few to measure anything; train with a "
-            "larger --holdout, or on more data."
+            f"Too few samples were held out of training to measure anything ({len(held)}); train with a larger "
+            "--holdout, or on more data."
         )
     if count is not None and count < 10:
         raise ValueError(f"At least 10 samples are needed for scores; got --count {count}.")

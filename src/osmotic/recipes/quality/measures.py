@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from osmotic.data.columns import Categorical, Columns
 from osmotic.metrics import Interval, Kernel, jackknife, mmd, mmd_interval
 from osmotic.recipes.quality.sets import Context, Set
 from osmotic.recipes.scores import Score
@@ -97,7 +98,7 @@ class Measure:
             better=self.better,
             real=real if count == len(samples) else None,  # of fewer it would be no comparison
             samples=count,
-            about=self.about,
+            about=self.about.format(target=target(context)),
         )
 
     def _interval(self, samples: Set, held: Set, context: Context) -> Interval:
@@ -115,6 +116,15 @@ class Measure:
         if found.low == found.high and self.trials is not None:  # none or all, whatever is left out
             return wilson(found.value, self.trials(samples, held))
         return found
+
+
+def target(context: Context) -> str:
+    """What a learner of a table's rows tells, and how it is scored."""
+    encoding = context.spec.encoding
+    if context.asked or not isinstance(encoding, Columns):
+        return "the class (accuracy)"
+    last = encoding.columns[-1]
+    return f"the column {last.name} ({'accuracy' if isinstance(last, Categorical) else 'R^2'})"
 
 
 def first(some: Set, most: int) -> Set:

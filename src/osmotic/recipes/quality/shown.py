@@ -27,7 +27,8 @@ def draw(context: Context, run: Path, strip: Callable[[Path], Path]) -> list[Pat
         beside = side_by_side(context, folder / "beside.png")
         return [beside, neighbours(context, folder / "neighbours.png"), strip(folder / "trajectory.png")]
     if context.spec.kind == "sequences":
-        return [followed(context, folder / "neighbours.png")]
+        beside = plots.beside(context.samples.raw, context.held.raw, folder / "beside.png")
+        return [beside, followed(context, folder / "neighbours.png")]
     part, held = context.samples.raw[:COMPARED], context.held.raw[:COMPARED]
     return [samples.draw(part, context.spec, folder / "beside.png", real=held)]
 

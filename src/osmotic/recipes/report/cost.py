@@ -60,15 +60,15 @@ def _traded(bench: Bench) -> Html | None:
     scaled = [p for p in bench.points if p.guidance != 1]
     if not scaled:
         return None
-    same = [p for p in bench.points if (p.run, p.sampler, p.grid, p.steps) == _setting(scaled[0])]
+    same = sorted((p for p in bench.points if _setting(p) == _setting(scaled[0])), key=lambda p: p.guidance)
     judged = all(p.agreement is not None for p in same)
     label = "share in the class asked for, by a judge" if judged else "guidance scale"
     series = [
-        _series(_named(scaled[0]), same, lambda p: p.agreement if judged and p.agreement is not None else p.guidance, 0)
+        _joined(_named(scaled[0]), same, lambda p: p.agreement if judged and p.agreement is not None else p.guidance, 0)
     ]
     x = Axis.around([x for s in series for x, _ in s.points], label)
     y = Axis.around([v for s in series for _, v in s.points])
-    scales = ", ".join(f"{p.guidance:g}" for p in sorted(same, key=lambda p: p.guidance))
+    scales = ", ".join(f"{p.guidance:g}" for p in same)
     return lines(f"{bench.score} under guidance of {scales}", series, x, y)
 
 
@@ -122,7 +122,10 @@ def _best(i: int, bench: Bench, price: Cost) -> list[Series]:
 
 
 def _series(name: str, points: Sequence[Point], price: Cost, tone: int) -> Series:
-    ordered = sorted(points, key=price)
+    return _joined(name, sorted(points, key=price), price, tone)
+
+
+def _joined(name: str, ordered: Sequence[Point], price: Cost, tone: int) -> Series:
     return Series(
         name,
         [(price(p), p.value) for p in ordered],

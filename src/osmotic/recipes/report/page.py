@@ -22,14 +22,16 @@ def report(run: str | Path, other: str | Path | None = None, out: str | Path | N
     Args:
         run: directory that training made; every state from the first checkpoint on will do.
         other: a second one to hold against it.
-        out: the file; ``RUN/report.html`` by default. An earlier report is replaced.
+        out: the file; ``RUN/report.html`` by default, of two runs ``RUN/report-OTHER.html``. An earlier report is
+            replaced.
 
     Raises:
         RunError: if a directory is no run, or its recipe cannot be read.
         ValueError: if ``out`` is something else than a report.
     """
     runs = [facts.read(directory) for directory in (run, other) if directory is not None]
-    place = Path(out) if out is not None else runs[0].run.directory / NAME
+    name = NAME if other is None else f"report-{Path(other).resolve().name}.html"
+    place = Path(out) if out is not None else runs[0].run.directory / name
     _refuse_others(place)
     with whole(place) as part:
         part.write_text(page(runs), encoding="utf-8")
