@@ -29,6 +29,7 @@ def lines(found: Quality) -> Sequence[str]:
         f"beside {plural(found.held_out, 'held-out sample')}; neighbours among {found.training:,} training samples",
         f"features: {found.features}; weights {found.weights} at step {found.step:,}; {found.seconds:.0f} s in all",
         *([f"held-out loss by {noise_levels(found.by_noise)}"] if found.by_noise else []),
+        "`osmotic report RUN` says what each score tells; distances depend on the counts, so compare equal ones",
         "real data: training data in place of samples (held-out data where copies or classes are judged)",
     ]
     return [*table, "", *notes, *(f"note: {warning}" for warning in found.warnings)]
