@@ -31,6 +31,7 @@ conformance: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/demo.py
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/metrics.py
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "osmotic needs Python 3.11 or newer; pass PYTHON=/path/to/python3.11")'
