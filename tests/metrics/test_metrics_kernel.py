@@ -48,13 +48,16 @@ def test_it_is_the_sum_over_scikit_learns_kernels(name, monkeypatch):
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_it_is_unbiased_on_real_digits(name):
-    """Over random splits of one set all pairs are alike, so that the mean is 0 exactly."""
+    """Over random splits of one set all pairs are alike, so that the mean is 0 exactly.
+
+    KID's own kernel within two standard errors of 200 splits; of several kernels one may well lie beyond that.
+    """
     data, rng = digits(), np.random.default_rng(0)
     found = []
     for _ in range(200):
         order = rng.permutation(len(data))
         found.append(mmd(data[order[:60]], data[order[60:200]], KERNELS[name]))
-    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(200)
+    assert abs(np.mean(found)) < (2 if name == "polynomial" else 3) * np.std(found) / np.sqrt(200)
     assert np.min(found) < 0 < np.max(found)
 
 

@@ -10,13 +10,13 @@ from osmotic.recipes.scores import Quality
 
 def lines(found: Quality) -> Sequence[str]:
     """The table that the command prints."""
-    rows = [("", "samples", "95 % interval", "real data", "better")]
+    rows = [("", "value", "95 % interval", "real data", "better", "of")]
     for score in found.scores:
         reach = "" if score.low is None or score.high is None else f"{number(score.low)} to {number(score.high)}"
         real = "" if score.real is None else number(score.real)
         better = {"lower": "lower", "higher": "higher", "real": "as real"}[score.better]
-        rows.append((score.name, number(score.value), reach, real, better))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        rows.append((score.name, number(score.value), reach, real, better, f"{score.samples:,}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     table = [
         "  ".join(cell.ljust(widths[i]) if i == 0 else cell.rjust(widths[i]) for i, cell in enumerate(row))
         for row in rows
