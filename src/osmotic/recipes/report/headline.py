@@ -116,7 +116,7 @@ def _below(score: Score) -> Html:
     """The interval and what real data get, under a value."""
     known = interval(score.low, score.high)
     parts = [f"95 %: {known}" if known else "no interval"]
-    parts += [] if score.real is None else [f"real data: {number(score.real)}"]
+    parts += [] if score.real is None else [f"real data: {rounded(score.real, score.low, score.high)}"]
     parts.append(plural(score.samples, "sample"))
     return tag("p", "; ".join(parts), class_="quiet")
 

@@ -63,7 +63,7 @@ def _row(runs: Sequence[Facts], name: str, tell: bool) -> list[Html | str]:
     span = Axis.around(ends)
     drawn = join(whisker(span, s.value, s.low, s.high, s.real, i) for i, s in enumerate(found) if s is not None)
     better = tag("span", f"{ARROWS[first.better]} {first.better if first.better != 'real' else 'as real'}")
-    real = join([_each([number(s.real) for s in known])])
+    real = join([_each([_real(s) for s in known])])
     samples = _each([f"{s.samples:,}" for s in known])
     head = join([name, tag("span", first.about, class_="about")])
     if len(runs) == 1:
@@ -91,6 +91,11 @@ def _value(score: Score | None) -> Html:
         return tag("span", "not measured", class_="quiet")
     known = interval(score.low, score.high)
     return join([rounded(score.value, score.low, score.high), tag("div", known, class_="quiet") if known else None])
+
+
+def _real(score: Score) -> str:
+    """What real data get, to the digits of the score beside it."""
+    return number(score.real) if score.real is None else rounded(score.real, score.low, score.high)
 
 
 def _difference(found: Sequence[Score | None], tell: bool) -> Html:
