@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits, load_wine
 
@@ -63,3 +64,16 @@ def picture_run(pictures, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "pictures"
     assert main([str(w) for w in ["train", pictures, "--out", run, *TINY, *SMALL_NET]]) == 0
     return run
+
+
+def lend(monkeypatch, room, oracle) -> None:
+    """Every model that a recipe's module loads denoises with an exact denoiser instead of its network."""
+    load = room.load
+
+    def loaded(*words):
+        model = load(*words)
+        oracle.anchor = torch.nn.Parameter(torch.zeros(1))  # a model knows its device by its parameters
+        model.denoiser = oracle
+        return model
+
+    monkeypatch.setattr(room, "load", loaded)

@@ -9,11 +9,13 @@ from osmotic.oracles import Gaussian, GaussianMixture
 from osmotic.recipes import bench as room
 from osmotic.recipes.bench import bench
 from osmotic.recipes.scores import Bench, Point, kept
-from osmotic.recipes.swept import frontier
+from osmotic.recipes.swept import choices
 from osmotic.recipes.train import train
 from osmotic.schedules import Cosine, Rectified
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Process, Recipe
+
+from .conftest import lend
 
 FEW = Options(steps=2, batch_size=8, evaluate_every=2, preview_every=2, checkpoint_every=2)
 NET = Architecture(network="mlp", widths=(8,))
@@ -38,21 +40,9 @@ def digits(tmp_path_factory):
     return run
 
 
-def with_oracle(monkeypatch, oracle):
-    load = room.load
-
-    def loaded(*words):
-        model = load(*words)
-        oracle.anchor = torch.nn.Parameter(torch.zeros(1))
-        model.denoiser = oracle
-        return model
-
-    monkeypatch.setattr(room, "load", loaded)
-
-
 def test_euler_needs_more_evaluations_than_the_exact_jump(points, monkeypatch):
     """Of a Gaussian's flow Euler's method makes an error that falls with its steps; Heun's comes near at once."""
-    with_oracle(monkeypatch, Gaussian(Rectified(), torch.zeros(2), 1.0))
+    lend(monkeypatch, room, Gaussian(Rectified(), torch.zeros(2), 1.0))
     _, paths = bench([points], sampler=["euler-time", "heun"], nfe=[3, 6, 12, 48], count=1000)
     found = kept(points, "bench", Bench)
     values = {(p.sampler, p.evaluations): p.value for p in found.points}
@@ -64,7 +54,7 @@ def test_euler_needs_more_evaluations_than_the_exact_jump(points, monkeypatch):
     last = next(p for p in found.points if p.sampler == "heun" and p.evaluations == 47)
     assert last.low < 0.01 < 0.03 + last.high
     assert all(path.is_file() for path in paths)
-    front = frontier(found)
+    front = choices(found)
     assert [p.value for p in front] == sorted((p.value for p in front), reverse=True)
     assert [p.evaluations for p in front] == sorted(p.evaluations for p in front)
 
@@ -75,7 +65,7 @@ def test_guidance_trades_diversity_for_agreement(digits, monkeypatch):
     x, labels = part.batch(np.arange(len(part)))
     means = torch.stack([x[labels == c].mean(0) for c in range(10)])
     # Wide and flat, so that a digit is often taken for another.
-    with_oracle(monkeypatch, GaussianMixture(Cosine(), means, 0.3))
+    lend(monkeypatch, room, GaussianMixture(Cosine(), means, 0.3))
     bench([digits], sampler=["ddim"], nfe=[16], guidance=[1.0, 2.0, 4.0], count=300)
     points = kept(digits, "bench", Bench).points
     agreement, spread = [[getattr(p, name) for p in points] for name in ("agreement", "spread")]
@@ -160,4 +150,4 @@ def test_what_is_cheap_and_useless_is_not_on_the_frontier():
         for i, (n, v) in enumerate([(3, 900.0), (5, 9.0), (9, 4.0)])
     ]
     found = Bench(command="c", date="d", seconds=1, score="s", better="lower", features="f", samples=9, points=points)
-    assert [p.sampler for p in frontier(found)] == ["1", "2"]
+    assert [p.sampler for p in choices(found)] == ["1", "2"]

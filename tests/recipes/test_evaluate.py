@@ -28,6 +28,8 @@ from osmotic.schedules import Cosine
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Process, Recipe
 
+from .conftest import lend
+
 NET = Architecture(network="mlp", widths=(8,))
 FEW = Options(steps=2, batch_size=8, evaluate_every=2, preview_every=2, checkpoint_every=2)
 SCALE, SHIFT = np.array([3.0, 0.2]), np.array([10.0, -1.0])
@@ -54,22 +56,9 @@ def digits(tmp_path_factory):
     return run
 
 
-def with_oracle(monkeypatch, oracle):
-    """Every loaded model denoises with an exact denoiser instead of its network."""
-    load = evaluate.load
-
-    def loaded(*words):
-        model = load(*words)
-        oracle.anchor = torch.nn.Parameter(torch.zeros(1))  # a model knows its device by its parameters
-        model.denoiser = oracle
-        return model
-
-    monkeypatch.setattr(evaluate, "load", loaded)
-
-
 def test_nats_are_in_the_datas_own_units(vectors, monkeypatch):
     """With the exact denoiser of N(0, I) the density in the file's units is that of its mean and deviation."""
-    with_oracle(monkeypatch, Gaussian(Cosine(), torch.zeros(2), 1.0))
+    lend(monkeypatch, evaluate, Gaussian(Cosine(), torch.zeros(2), 1.0))
     report = evaluate.likelihood(vectors / "run", noise=1e-4, tolerance=1e-6, batch_size=32)
     raw = np.load(vectors / "points.npy")
     _, held = split(open_data(str(vectors / "points.npy")), 0.25, FEW.seed)
@@ -85,7 +74,7 @@ def test_nats_are_in_the_datas_own_units(vectors, monkeypatch):
 def test_pictures_get_bits_of_their_levels(digits, monkeypatch):
     """With a broad Gaussian as the model: the mass of every pixel's bin, to within the dequantisation's gap."""
     deviation = 0.8
-    with_oracle(monkeypatch, Gaussian(Cosine(), torch.zeros(1, 8, 8), deviation**2))
+    lend(monkeypatch, evaluate, Gaussian(Cosine(), torch.zeros(1, 8, 8), deviation**2))
     report = evaluate.likelihood(digits, count=24, conditional=True, noise=1e-4, batch_size=10, draws=3)
     _, held = split(open_data("digits"), Recipe().holdout, FEW.seed)
     x = held.batch(permutation(0, 0, len(held))[:24])[0].double().flatten(1).numpy()
@@ -104,7 +93,7 @@ def test_a_learned_dequantisation_saves_what_there_is_to_save(digits, monkeypatc
     """A narrow Gaussian as the model: uniform noise loses the divergence to the density within each bin, a sum over
     pixels by quadrature; most of that comes back, and no more."""
     deviation = 0.3
-    with_oracle(monkeypatch, Gaussian(Cosine(), torch.zeros(1, 8, 8), deviation**2))
+    lend(monkeypatch, evaluate, Gaussian(Cosine(), torch.zeros(1, 8, 8), deviation**2))
     settings = {"count": 24, "conditional": True, "noise": 1e-4, "draws": 2, "divergence": Hutchinson()}
     said = []
     report = evaluate.likelihood(digits, **settings, dequantizer=Learned(steps=300), tell=said.append)
@@ -182,7 +171,7 @@ def test_the_bound_is_its_closed_form(kind, digits, vectors, monkeypatch):
     r, and the reconstruction an integral over one Gaussian; averaged over samples and draws."""
     s, r = (0.8, 1 / 16) if kind == "digits" else (1.0, 0.02)
     run, shape = (digits, (1, 8, 8)) if kind == "digits" else (vectors / "run", (2,))
-    with_oracle(monkeypatch, Gaussian(Cosine(), torch.zeros(shape), s**2))
+    lend(monkeypatch, evaluate, Gaussian(Cosine(), torch.zeros(shape), s**2))
     model, (_, held) = evaluate.load(run), held_out.parts(run)
     spacing = held_out.lattice(model.spec)
     chosen, n = permutation(0, 0, len(held))[:100], 10
@@ -214,7 +203,7 @@ def test_the_bound_is_its_closed_form(kind, digits, vectors, monkeypatch):
 
 
 def test_the_bound_is_reported_beside_the_flows(vectors, monkeypatch):
-    with_oracle(monkeypatch, Gaussian(Cosine(), torch.zeros(2), 1.0))
+    lend(monkeypatch, evaluate, Gaussian(Cosine(), torch.zeros(2), 1.0))
     report = evaluate.likelihood(vectors / "run", tolerance=1e-6, bound=64)
     # The exact model's bound and density are the same numbers, in the data's own units, but for the bound's draws.
     assert report.bound.mean == pytest.approx(report.bits.mean, abs=4 * report.bound.standard_error)
@@ -361,7 +350,7 @@ def test_names_of_divergences_become_objects_at_the_command():
 def test_the_divergence_that_is_passed_is_the_one_that_measures(vectors, monkeypatch):
     """The flow of N(0, s^2) only scales: signs then give its divergence without scatter, ``v'Jv = j |v|^2``, and normal
     probes scatter about ``d log(1/s)`` by ``log(1/s) sqrt(2 d / P)``."""
-    with_oracle(monkeypatch, Gaussian(Cosine(), torch.zeros(2), 0.3**2))
+    lend(monkeypatch, evaluate, Gaussian(Cosine(), torch.zeros(2), 0.3**2))
     settings = {"count": 20, "draws": 2, "noise": 1e-3}
     signs = evaluate.likelihood(vectors / "run", divergence=Hutchinson(3), **settings)
     normal = evaluate.likelihood(vectors / "run", divergence=Hutchinson(3, law=gaussian), **settings)
@@ -390,7 +379,7 @@ def test_a_likelihood_that_is_no_number_is_refused_and_not_stored(digits, monkey
             estimate = super().forward(x, t, cond, s)
             return type(estimate)(estimate.x0 * float("nan"), estimate.eps)
 
-    with_oracle(monkeypatch, Broken(Cosine(), torch.zeros(1, 8, 8), 1.0))
+    lend(monkeypatch, evaluate, Broken(Cosine(), torch.zeros(1, 8, 8), 1.0))
     (digits / "evaluation" / "likelihood.json").unlink(missing_ok=True)
     with pytest.raises(ValueError, match=r"^[^\n]*(finite|NaN)[^\n]*$"):
         evaluate.likelihood(digits, count=2, conditional=True, divergence=Hutchinson())

@@ -19,6 +19,8 @@ from osmotic.schedules import Cosine
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Process, Recipe
 
+from .conftest import lend
+
 NET = Architecture(network="mlp", widths=(8,))
 FEW = Options(steps=2, batch_size=8, evaluate_every=2, preview_every=2, checkpoint_every=2)
 COSINE = Process(schedule="cosine", target="v")
@@ -44,19 +46,6 @@ def digits(tmp_path_factory):
     return run
 
 
-def with_oracle(monkeypatch, oracle):
-    """Every loaded model denoises with an exact denoiser instead of its network."""
-    load = measure.load
-
-    def loaded(*words):
-        model = load(*words)
-        oracle.anchor = torch.nn.Parameter(torch.zeros(1))  # a model knows its device by its parameters
-        model.denoiser = oracle
-        return model
-
-    monkeypatch.setattr(measure, "load", loaded)
-
-
 def named(found: Quality) -> dict:
     return {score.name: score for score in found.scores}
 
@@ -67,7 +56,7 @@ def training(run, source, holdout):
 
 
 def test_draws_of_the_law_itself_score_as_real_data_do(points, monkeypatch):
-    with_oracle(monkeypatch, Gaussian(Cosine(), torch.zeros(2), 1.0))
+    lend(monkeypatch, measure, Gaussian(Cosine(), torch.zeros(2), 1.0))
     found = named(quality(points, drawing=Drawing(900, steps=20))[0])
     for score in found.values():
         reach = (
@@ -82,7 +71,7 @@ def test_draws_of_the_law_itself_score_as_real_data_do(points, monkeypatch):
 @pytest.mark.parametrize(("mean", "deviation"), [(1.0, 1.0), (0.0, 0.5), (0.7, 1.5)])
 def test_other_laws_have_the_frechet_distance_of_the_closed_form(points, monkeypatch, mean, deviation):
     """``|mean|^2 + 2 (1 - deviation)^2`` in the plane, in units of the data's deviation."""
-    with_oracle(monkeypatch, Gaussian(Cosine(), torch.tensor([mean, 0.0]), deviation**2))
+    lend(monkeypatch, measure, Gaussian(Cosine(), torch.tensor([mean, 0.0]), deviation**2))
     found = named(quality(points, drawing=Drawing(2000, steps=20))[0])
     score, truth = found["Frechet distance, infinite samples"], mean**2 + 2 * (1 - deviation) ** 2
     # The data are a draw, too: their mean and deviation are off by 1 / sqrt(900), the distance by twice its root that.
@@ -99,7 +88,7 @@ def test_other_laws_have_the_frechet_distance_of_the_closed_form(points, monkeyp
 
 def test_a_model_that_knows_its_training_data_by_heart_is_found_out(points, monkeypatch):
     x, _ = training(points, str(points.parent / "points.npy"), 0.3)
-    with_oracle(monkeypatch, Dataset(Cosine(), x))
+    lend(monkeypatch, measure, Dataset(Cosine(), x))
     found, paths = quality(points, drawing=Drawing(300, steps=60))
     scores = named(found)
     assert scores["authentic"].value < 0.05 < scores["authentic"].real
@@ -111,7 +100,7 @@ def test_a_model_that_knows_its_training_data_by_heart_is_found_out(points, monk
 
 def test_classes_are_asked_for_in_their_shares_and_judged(digits, monkeypatch):
     x, labels = training(digits, "digits", 0.25)
-    with_oracle(monkeypatch, Dataset(Cosine(), x, labels))
+    lend(monkeypatch, measure, Dataset(Cosine(), x, labels))
     found, _ = quality(digits, drawing=Drawing(600, steps=30))
     scores = named(found)
     assert found.sampled.conditional
@@ -126,7 +115,7 @@ def test_classes_are_asked_for_in_their_shares_and_judged(digits, monkeypatch):
 def test_samples_of_wrong_classes_teach_nothing(digits, monkeypatch):
     """The classification accuracy score is that of samples: with labels at random a tenth is right."""
     x, labels = training(digits, "digits", 0.25)
-    with_oracle(monkeypatch, Dataset(Cosine(), x, torch.from_numpy(np.random.default_rng(0).permutation(labels))))
+    lend(monkeypatch, measure, Dataset(Cosine(), x, torch.from_numpy(np.random.default_rng(0).permutation(labels))))
     scores = named(quality(digits, drawing=Drawing(600, steps=20))[0])
     assert scores["classification accuracy score"].value < 0.35
     assert scores["classification accuracy score"].real > 0.9
@@ -141,7 +130,7 @@ def test_tables_are_measured_as_a_user_gets_them(tmp_path, monkeypatch):
     (tmp_path / "table.csv").write_text("\n".join(["kind,count,number", *rows]))
     train(str(tmp_path / "table.csv"), tmp_path / "run", recipe(holdout=0.3))
     x, _ = training(tmp_path / "run", str(tmp_path / "table.csv"), 0.3)
-    with_oracle(monkeypatch, Dataset(Cosine(), x))
+    lend(monkeypatch, measure, Dataset(Cosine(), x))
     scores = named(quality(tmp_path / "run", drawing=Drawing(500, steps=40))[0])
     assert scores["told from real data"].low < 0.6
     assert scores["authentic"].value < 0.1
@@ -150,7 +139,7 @@ def test_tables_are_measured_as_a_user_gets_them(tmp_path, monkeypatch):
 
 def test_of_more_samples_than_are_kept_the_frechet_distance_counts_all(points, monkeypatch):
     monkeypatch.setattr(drawing, "KEPT", 2 * 100.0)  # a hundred points of two entries
-    with_oracle(monkeypatch, Gaussian(Cosine(), torch.zeros(2), 1.0))
+    lend(monkeypatch, measure, Gaussian(Cosine(), torch.zeros(2), 1.0))
     found, _ = quality(points, drawing=Drawing(1000, steps=8, batch_size=64))
     monkeypatch.setattr(drawing, "KEPT", 1e9)
     whole, _ = quality(points, drawing=Drawing(1000, steps=8, batch_size=64))

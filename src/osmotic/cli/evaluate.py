@@ -22,7 +22,7 @@ from osmotic.training.sampling import SAMPLER, STEPS
 
 if TYPE_CHECKING:
     from osmotic.divergence import Divergence
-    from osmotic.recipes.evaluate import Report
+    from osmotic.recipes.nats import Report
 
 FeatureName = Literal["random", "learned", "pixels", "inception"]
 

@@ -17,12 +17,12 @@ from osmotic import metrics
 from osmotic.data.dataset import Subset
 from osmotic.data.errors import plural
 from osmotic.recipes.held_out import parts
-from osmotic.recipes.quality.catalog import BALLS, DISTANCES, judge
+from osmotic.recipes.quality.catalog import BALLS, DISTANCES, agreed, manifold
 from osmotic.recipes.quality.drawing import FEWEST, Passes, shares
 from osmotic.recipes.quality.features import Make, seen, usual
 from osmotic.recipes.quality.kinds import ENERGY
 from osmotic.recipes.quality.measure import HELD, refuse_few
-from osmotic.recipes.quality.measures import Measure, first, share
+from osmotic.recipes.quality.measures import Measure, first
 from osmotic.recipes.quality.sets import Array, Context, Set, arrays, of_arrays, of_dataset
 from osmotic.recipes.scores import FOLDER, Bench, Point, earlier, keep
 from osmotic.recipes.search import steps_within
@@ -104,16 +104,19 @@ def bench(
         raise ValueError(
             f"No step of {', '.join(sampler)} fits into {plural(max(nfe), 'evaluation')}; allow more with --nfe."
         )
-    count = count or affordable(settings, minutes, seed)
+    again = command or shlex.join(["osmotic", "bench", *map(str, runs)])
+    if count is None or command is None:
+        count = count or affordable(settings, minutes, seed)
+        again = f"{again} --count {count}"
     before = earlier(runs[0], "bench", Bench)
     if before is not None:
         say(f"this replaces what was measured of {plural(len(before.points), 'setting')} on {before.date[:10]}")
-    again = command or shlex.join(["osmotic", "bench", *map(str, runs)])
-    again = again if command is not None and "--count" in shlex.split(command) else f"{again} --count {count}"
-    cost_ = sum(setting.nfe for setting in settings)
     if models[0].spec.classes is None and set(guidance) != {1.0}:
         say("guidance is not swept: these data have no classes to lead to")
-    say(f"{plural(len(settings), 'setting')} of {plural(count, 'sample')}; each takes {cost_:,} evaluations in all")
+    say(
+        f"{plural(len(settings), 'setting')} of {plural(count, 'sample')}; each takes "
+        f"{sum(setting.nfe for setting in settings):,} evaluations in all"
+    )
     real, asked = of_arrays(known, models[0].spec, made, labels), shares(training, count, seed)
     beside = of_dataset(held, made, HELD, seed)
     measure = score_of(models[0])
@@ -215,8 +218,8 @@ def pointed(setting: Setting, measure: Measure, context: Context, seconds: float
     score, mine, held = measure.told(context, None), first(context.samples, BALLS), first(context.held, BALLS)
     agreement = spread = None
     if context.asked:
-        agreement = share(judge(context).predict(context.samples.features) == context.samples.labels).value
-        spread = within(mine) / within(held)
+        agreement = agreed(context.samples, held, context).value
+        spread = within(mine) / context.once("within", lambda: within(held))
     return Point(
         run=str(setting.run),
         sampler=setting.sampler,
@@ -228,7 +231,7 @@ def pointed(setting: Setting, measure: Measure, context: Context, seconds: float
         value=score.value,
         low=score.low,
         high=score.high,
-        coverage=metrics.manifold(held.features, mine.features).coverage,
+        coverage=manifold(mine, held, context).coverage,
         agreement=agreement,
         spread=spread,
     )

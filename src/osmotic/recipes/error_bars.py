@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,8 @@ class Mean:
     """
 
     mean: float
-    standard_error: float | None
-    from_draws: float | None
+    standard_error: float | None = None
+    from_draws: float | None = None
 
     def __str__(self) -> str:
         if self.standard_error is None:

@@ -14,6 +14,7 @@ from osmotic.data.source import Options
 from osmotic.data.spec import Spec
 from osmotic.training.errors import RunError
 from osmotic.training.model import stored
+from osmotic.training.recipe import Recipe
 from osmotic.training.run import Run
 
 EMBEDDED = " (embedded)"
@@ -30,10 +31,10 @@ def parts(run: str | Path, data: Any = None) -> tuple[Subset, Subset]:
     Raises:
         RunError: if nothing was held out, or the data cannot be found again or are others.
     """
-    recipe, _ = stored(Run.open(run))
+    recipe, spec = stored(Run.open(run))
     if recipe.holdout == 0:
         raise RunError(f"{run} was trained on all of its data (--holdout 0), so none are left to evaluate it on.")
-    return halves(run, data)
+    return split(_found_again(run, spec, recipe, data), recipe.holdout, recipe.options.seed)
 
 
 def halves(run: str | Path, data: Any = None) -> tuple[Subset, Subset]:
@@ -42,17 +43,16 @@ def halves(run: str | Path, data: Any = None) -> tuple[Subset, Subset]:
     Raises:
         RunError: if the data cannot be found again or are others.
     """
-    recipe, _ = stored(Run.open(run))
-    return split(found_again(run, data), recipe.holdout, recipe.options.seed)
+    recipe, spec = stored(Run.open(run))
+    return split(_found_again(run, spec, recipe, data), recipe.holdout, recipe.options.seed)
 
 
-def found_again(run: str | Path, data: Any) -> Dataset:
+def _found_again(run: str | Path, spec: Spec, recipe: Recipe, data: Any) -> Dataset:
     """All data of a run, read as they were.
 
     Raises:
         RunError: if they cannot be found or are others.
     """
-    recipe, spec = stored(Run.open(run))
     source = spec.source.removesuffix(EMBEDDED) if data is None else data
     if isinstance(source, str) and source.endswith(" in memory"):
         raise RunError(f"{run} was trained on an {source}, which is gone; save it in a file and pass that as --data.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -97,6 +98,28 @@ class Bench(Frozen):
     real: float | None = None
     points: tuple[Point, ...]
     pictures: tuple[str, ...] = ()
+
+
+def frontier(points: Iterable[Point], price: Callable[[Point], float], better: str) -> list[Point]:
+    """The points that nothing cheaper is as good as, by price."""
+    sign = 1 if better == "lower" else -1
+    front: list[Point] = []
+    for point in sorted(points, key=lambda p: (price(p), sign * p.value)):
+        if not front or sign * point.value < sign * front[-1].value:
+            front.append(point)
+    return front
+
+
+def guided(points: Sequence[Point]) -> list[Point]:
+    """The points of the setting that guidance was swept on, by scale; none where it was not."""
+    scaled = next((p for p in points if p.guidance != 1), None)
+    if scaled is None:
+        return []
+
+    def alike(p: Point) -> bool:
+        return (p.run, p.sampler, p.grid, p.steps) == (scaled.run, scaled.sampler, scaled.grid, scaled.steps)
+
+    return sorted(filter(alike, points), key=lambda p: p.guidance)
 
 
 def keep(run: Path, name: str, found: Frozen) -> Path:

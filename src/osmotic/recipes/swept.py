@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from osmotic.data.errors import plural
 from osmotic.recipes.plan import duration
 from osmotic.recipes.quality.table import number
-from osmotic.recipes.scores import Bench, Point
+from osmotic.recipes.scores import Bench, Point, frontier, guided
 from osmotic.report import cost
 
 HEADS = ("95 % interval", "coverage", "in class", "spread")
@@ -23,7 +24,7 @@ def table(found: Bench) -> list[str]:
     several = len(names) > 1
     costs = ("steps", "evaluations", "guidance", "seconds")
     rows: list[tuple[str, ...]] = [("", "solver", *costs, found.score, *HEADS)]
-    front = frontier(found)
+    front = choices(found)
     for point in sorted(found.points, key=lambda p: (p.run, p.guidance != 1, p.evaluations, p.value)):
         name = f"{names[point.run]} {point.sampler}" if several else point.sampler
         rows.append(("*" if point in front else " ", name, *_cells(point)))
@@ -71,17 +72,12 @@ def short(runs: Sequence[str]) -> dict[str, str]:
     return ends
 
 
-def frontier(found: Bench) -> list[Point]:
-    """The unguided settings that are better than all cheaper ones, by evaluations."""
-    front: list[Point] = []
+def choices(found: Bench) -> list[Point]:
+    """The unguided settings that are better than all cheaper ones and not useless, by evaluations."""
     plain = [p for p in found.points if p.guidance == 1]
     usable = WORST * max(min(p.value for p in plain), 0.0) if plain else 0.0
-    for point in sorted(plain, key=lambda p: (p.evaluations, p.value)):
-        if usable and point.value > usable:
-            continue  # cheaper and useless
-        if not front or point.value < front[-1].value:
-            front.append(point)
-    return front
+    usable = usable or math.inf  # no multiple of a distance that may be 0 or below
+    return frontier((p for p in plain if p.value <= usable), lambda p: p.evaluations, found.better)
 
 
 def curves(found: Bench, path: Path) -> Path:
@@ -104,13 +100,4 @@ def curves(found: Bench, path: Path) -> Path:
         )
 
     plain = [mark(point) for point in found.points if point.guidance == 1]
-    scaled = [p for p in found.points if p.guidance != 1]
-    guided = []
-    if scaled:
-        same = [
-            p
-            for p in found.points
-            if (p.run, p.sampler, p.steps) == (scaled[0].run, scaled[0].sampler, scaled[0].steps)
-        ]
-        guided = [mark(point) for point in same]
-    return cost.draw(plain, path, found.score, found.real, guided)
+    return cost.draw(plain, path, found.score, found.real, [mark(point) for point in guided(found.points)])

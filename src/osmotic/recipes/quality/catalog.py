@@ -9,16 +9,13 @@ import numpy as np
 from osmotic import metrics
 from osmotic.metrics import GaussianKernel, Interval, Manifold, Moments
 from osmotic.recipes.quality.kinds import OTHERS
-from osmotic.recipes.quality.measures import BLOCKS, JUDGED, LEAST_BLOCKS, PAIRS, Measure, apart, share
-from osmotic.recipes.quality.sets import Context, Set, pictures, several
+from osmotic.recipes.quality.measures import JUDGED, PAIRS, SEARCHED, Measure, apart, first, share
+from osmotic.recipes.quality.sets import Context, Set, nearest, pictures, several
 
 NEARER = "nearer than held-out data"
 
 BALLS = 1000
 """Samples that precision, recall, density and coverage look at: their interval takes forty of each."""
-
-SEARCHED = 1000
-"""Samples whose nearest training samples are looked for."""
 
 
 def frechet(mine: Set, held: Set, context: Context) -> float:
@@ -26,25 +23,11 @@ def frechet(mine: Set, held: Set, context: Context) -> float:
     return metrics.frechet(Moments().update(mine.features), Moments().update(held.features))
 
 
-def of_all(mine: Set, held: Set, context: Context) -> Interval:
-    """The Frechet distance of all samples, those that were not kept among them; the interval is as wide as for the
-    kept ones, which is wider than that of more."""
-    blocks = min(BLOCKS, min(len(mine), len(held)) // 2)
-    value = frechet(mine, held, context)
-    kept = Interval(value, value, value)
-    if blocks >= LEAST_BLOCKS:
-        kept = metrics.jackknife(
-            lambda a, b: metrics.frechet(Moments().update(a), Moments().update(b)),
-            mine.features,
-            held.features,
-            blocks=blocks,
-            seed=context.seed,
-        )
-    if context.beyond is None or not context.beyond.count:
-        return kept
+def frechet_of_all(held: Set, context: Context) -> float:
+    """Of all samples, those of which only moments were kept among them."""
+    assert context.beyond is not None
     every = Moments().update(context.samples.features).merged(context.beyond)
-    value = metrics.frechet(every, Moments().update(held.features))
-    return Interval(value, value - (kept.value - kept.low), value + (kept.high - kept.value))
+    return metrics.frechet(every, Moments().update(held.features))
 
 
 def scale(context: Context) -> float:
@@ -63,8 +46,12 @@ def manifold(mine: Set, held: Set, context: Context) -> Manifold:
 
 def judge(context: Context) -> Any:
     """A classifier of real training samples, which saw neither held-out data nor samples."""
-    training = context.training.part(np.arange(min(JUDGED, len(context.training))))
-    return context.once("judge", lambda: metrics.fit_classifier(training.features, training.classes))
+
+    def fitted() -> Any:
+        training = first(context.training, JUDGED)
+        return metrics.fit_classifier(training.features, training.classes)
+
+    return context.once("judge", fitted)
 
 
 def agreed(mine: Set, held: Set, context: Context) -> Interval:
@@ -85,10 +72,9 @@ def authentic(mine: Set, held: Set, context: Context) -> Interval:
 
 def nearer(mine: Set, held: Set, context: Context) -> Interval:
     """Which samples are nearer to the training set than half of the held-out data are; both counts have their error."""
-    base = context.once("base", lambda: metrics.nearest(context.held.flat, context.training.flat).distance)
-    mine_ = metrics.nearest(mine.flat, context.training.flat).distance
-    found = metrics.bootstrap(lambda a, b: float(np.mean(a < np.median(b))), mine_, base, seed=context.seed)
-    return found if found.low != found.high else share(mine_ < np.median(base))
+    ours, theirs = nearest(mine, context).distance, nearest(context.held, context).distance
+    found = metrics.bootstrap(lambda a, b: float(np.mean(a < np.median(b))), ours, theirs, seed=context.seed)
+    return found if found.low != found.high else share(ours < np.median(theirs))
 
 
 def told_apart(mine: Set, held: Set, context: Context) -> Interval:
@@ -113,32 +99,28 @@ DISTANCES = (
         "lower",
         "distance of the means and covariances of the features; grows as samples get fewer, so compare equal counts",
         frechet,
-        whole=of_all,
-        beyond=lambda context: 0 if context.beyond is None else context.beyond.count or 0,
+        every=frechet_of_all,
         least=0.0,
     ),
     Measure(
         "Frechet distance, infinite samples",
         "lower",
         "the same, extrapolated to infinitely many samples: 0 for a perfect model at any count",
-        lambda mine, held, context: metrics.frechet_infinite(mine.features, held.features, seed=context.seed).value,
-        whole=lambda mine, held, context: metrics.frechet_infinite(mine.features, held.features, seed=context.seed),
+        lambda mine, held, context: metrics.frechet_infinite(mine.features, held.features, seed=context.seed),
         fits=lambda context: min(len(context.samples), len(context.held)) >= 10 * context.features.dimensions,
     ),
     Measure(
         "kernel distance",
         "lower",
         "KID's polynomial kernel on the features, unbiased at any count: 0 on average for a perfect model",
-        lambda mine, held, context: metrics.mmd(mine.features, held.features, metrics.Polynomial()),
-        whole=lambda mine, held, context: apart(mine, held, context, metrics.Polynomial()),
+        lambda mine, held, context: apart(mine, held, context, metrics.Polynomial()),
         most=PAIRS,
     ),
     Measure(
         "Gaussian-kernel distance",
         "lower",
         "maximum mean discrepancy of the features (CMMD's kind), which sees every difference of the laws; unbiased",
-        lambda mine, held, context: metrics.mmd(mine.features, held.features, GaussianKernel(scale(context))),
-        whole=lambda mine, held, context: apart(mine, held, context, GaussianKernel(scale(context))),
+        lambda mine, held, context: apart(mine, held, context, GaussianKernel(scale(context))),
         most=PAIRS,
     ),
     Measure(
@@ -183,8 +165,7 @@ DISTANCES = (
         "told from real data",
         "real",
         "probability that a classifier ranks a sample and a real one rightly; 0.5 is that it cannot tell them apart",
-        lambda mine, held, context: told_apart(mine, held, context).value,
-        whole=told_apart,
+        told_apart,
         most=PAIRS,
     ),
 )
@@ -202,8 +183,7 @@ MEMORY = (
         "authentic",
         "real",
         "share of samples no nearer to a training sample than that one to its next: 0 for copies, below 1 for anything",
-        lambda mine, held, context: authentic(mine, held, context).value,
-        whole=authentic,
+        authentic,
         real=lambda context: context.held,
         most=SEARCHED,
     ),
@@ -211,8 +191,7 @@ MEMORY = (
         NEARER,
         "real",
         "share of samples nearer to the training set than half of the held-out data are: 0.5 is right, 1 is copying",
-        lambda mine, held, context: nearer(mine, held, context).value,
-        whole=nearer,
+        nearer,
         real=lambda context: context.held,
         most=SEARCHED,
         least=0.0,
@@ -225,8 +204,7 @@ CLASSES = (
         "class agreement",
         "higher",
         "share of samples that a judge, trained on real training data, puts in the class asked for",
-        lambda mine, held, context: agreed(mine, held, context).value,
-        whole=agreed,
+        agreed,
         fits=several,
         real=lambda context: context.held,
     ),
@@ -234,8 +212,7 @@ CLASSES = (
         "classification accuracy score",
         "higher",
         "accuracy on held-out data of a classifier trained on samples alone",
-        lambda mine, held, context: learned(mine, held, context).value,
-        whole=learned,
+        learned,
         fits=several,
         most=JUDGED,
     ),
@@ -243,8 +220,7 @@ CLASSES = (
         "classifier score",
         "higher",
         "the Inception Score's formula with the classifier of the features: sure and equally frequent answers",
-        lambda mine, held, context: entropy(mine, held, context).value,
-        whole=entropy,
+        entropy,
         fits=probable,
     ),
 )

@@ -35,6 +35,11 @@ def filled(mine: Set, context: Context) -> Array:
     return filled
 
 
+def columns(mine: Set, held: Set, context: Context) -> Array:
+    """How far each column's law is off."""
+    return metrics.column_distances(filled(held, context), filled(mine, context), categories(context))
+
+
 def useful(mine: Set, held: Set, context: Context) -> Interval:
     """How well held-out rows are predicted by a learner that saw these rows alone: the class, or the last column."""
     rows, asked = filled(mine, context), filled(held, context)
@@ -51,8 +56,7 @@ ENERGY = Measure(
     "energy distance",
     "lower",
     "0 on average for a perfect model and for no other, at any count; in units of the features",
-    lambda mine, held, context: metrics.energy_distance(mine.features, held.features),
-    whole=lambda mine, held, context: apart(mine, held, context, metrics.NegativeDistance()),
+    lambda mine, held, context: apart(mine, held, context, metrics.NegativeDistance()),
     fits=lambda context: not pictures(context),
     most=PAIRS,
 )
@@ -71,18 +75,14 @@ OTHERS = (
         "column distance, mean",
         "lower",
         "how far each column's law is off (Kolmogorov-Smirnov, total variation for categories), the mean over columns",
-        lambda mine, held, context: float(
-            metrics.column_distances(filled(held, context), filled(mine, context), categories(context)).mean()
-        ),
+        lambda mine, held, context: float(columns(mine, held, context).mean()),
         fits=columned,
     ),
     Measure(
         "column distance, worst",
         "lower",
         "the same, of the column that is off most",
-        lambda mine, held, context: float(
-            metrics.column_distances(filled(held, context), filled(mine, context), categories(context)).max()
-        ),
+        lambda mine, held, context: float(columns(mine, held, context).max()),
         fits=columned,
     ),
     Measure(
@@ -99,8 +99,7 @@ OTHERS = (
         "trained on samples, tested on real",
         "higher",
         "score on held-out rows of a learner of samples alone that tells {target}",
-        lambda mine, held, context: useful(mine, held, context).value,
-        whole=useful,
+        useful,
         fits=lambda context: columned(context) and (several(context) or len(categories(context)) > 1),
         most=JUDGED,
     ),

@@ -15,12 +15,13 @@ from tqdm import tqdm
 from osmotic.data.dataset import Dataset
 from osmotic.data.errors import plural
 from osmotic.data.spec import Spec
+from osmotic.metrics.features import Features
 from osmotic.recipes.held_out import parts
 from osmotic.recipes.quality import catalog, shown
 from osmotic.recipes.quality.drawing import Drawing, Drawn, draw, followed
 from osmotic.recipes.quality.drawing import command as spelt
 from osmotic.recipes.quality.features import Make, seen, usual
-from osmotic.recipes.quality.sets import Context, arrays, of_arrays, of_dataset
+from osmotic.recipes.quality.sets import Array, Context, arrays, of_arrays, of_dataset
 from osmotic.recipes.scores import FOLDER, Quality, Score, earlier, keep
 from osmotic.training.distributed import joined
 from osmotic.training.model import Model, load
@@ -81,25 +82,30 @@ def quality(
 
         def judge() -> Quality:
             say(f"measuring {plural(drawn.count, 'sample')} beside {plural(min(len(held), HELD), 'held-out sample')}")
-            context = Context(
-                model.spec,
-                of_arrays(drawn.x, model.spec, made, drawn.labels),
-                of_dataset(held, made, HELD, drawing.seed),
-                of_arrays(known, model.spec, made, labels),
-                made,
-                drawn.labels is not None,
-                drawing.seed,
-                drawn.beyond,
-            )
+            context = compared(model.spec, drawn, held, (known, labels), made, drawing.seed)
             pictures = shown.draw(context, opened.directory, partial(followed, model, drawing, drawn.labels))
             again = command or spelt(run, drawing, drawn.count, weights)
             if drawing.count is None and command is not None:
                 again = f"{command} --count {drawn.count}"  # how many are drawn in some seconds is not the same twice
-            found = told(model, context, drawn, tuple(path.name for path in pictures), again, opened)
-            if len(known) < len(training):
-                note = f"neighbours were looked for among {len(known):,} of {len(training):,} training samples only"
-                found = found.model_copy(update={"warnings": (*found.warnings, note)})
-            found = found.model_copy(update={"seconds": round(time.monotonic() - begun, 1)})
+            scores = list(scored(context))
+            found = Quality(
+                command=again,
+                date=datetime.now(UTC).isoformat(timespec="seconds"),
+                seconds=round(time.monotonic() - begun, 1),
+                step=model.step,
+                weights=model.weights,
+                kind=model.spec.kind,
+                shape=model.spec.shape,
+                features=made.name,
+                samples=drawn.count,
+                held_out=len(context.held),
+                training=len(context.training),
+                sampled=drawn.how,
+                scores=tuple(scores),
+                by_noise=by_noise(opened, model.weights),
+                warnings=(*cautions(model, context), *copies(scores), *unsearched(len(known), len(training))),
+                pictures=tuple(path.name for path in pictures),
+            )
             keep(opened.directory, "quality", found)
             return found
 
@@ -108,26 +114,19 @@ def quality(
     return found, [folder / "quality.json", *(folder / name for name in found.pictures)]
 
 
-def told(model: Model, context: Context, drawn: Drawn, pictures: tuple[str, ...], command: str, run: Run) -> Quality:
-    """All scores, and all that decided them."""
-    scores = list(scored(context))
-    return Quality(
-        command=command,
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=0.0,
-        step=model.step,
-        weights=model.weights,
-        kind=model.spec.kind,
-        shape=model.spec.shape,
-        features=context.features.name,
-        samples=drawn.count,
-        held_out=len(context.held),
-        training=len(context.training),
-        sampled=drawn.how,
-        scores=tuple(scores),
-        by_noise=by_noise(run, model.weights),
-        warnings=(*cautions(model, context), *copies(scores)),
-        pictures=pictures,
+def compared(
+    spec: Spec, drawn: Drawn, held: Dataset, training: tuple[Array, Array | None], made: Features, seed: int
+) -> Context:
+    """All that is measured: what was drawn, held-out data and training data, with their features."""
+    return Context(
+        spec,
+        of_arrays(drawn.x, spec, made, drawn.labels),
+        of_dataset(held, made, HELD, seed),
+        of_arrays(training[0], spec, made, training[1]),
+        made,
+        drawn.labels is not None,
+        seed,
+        drawn.beyond,
     )
 
 
@@ -193,3 +192,9 @@ def copies(scores: Sequence[Score]) -> Iterator[str]:
                 f"{score.value:.0%} of the samples are nearer to training data than half of the held-out data are: the "
                 "model repeats what it saw; train it on more data, smaller or shorter"
             )
+
+
+def unsearched(known: int, training: int) -> Iterator[str]:
+    """A warning where copies of some training samples would not be found."""
+    if known < training:
+        yield f"neighbours were looked for among {known:,} of {training:,} training samples only"

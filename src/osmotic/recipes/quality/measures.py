@@ -26,11 +26,13 @@ MOST = 10_000
 PAIRS = 2000
 """Samples that a measure of pairs looks at: what it costs grows with the square."""
 
+SEARCHED = 1000
+"""Samples whose nearest training samples are looked for."""
+
 JUDGED = 5000
 """Samples that a classifier learns from, at most."""
 
-Value = Callable[[Set, Set, Context], float]
-Whole = Callable[[Set, Set, Context], Interval]
+Value = Callable[[Set, Set, Context], "float | Interval"]
 
 
 def in_place(context: Context) -> Set:
@@ -46,13 +48,13 @@ class Measure:
         name: the field's own.
         better: which way is good; "real" as near as possible to what real data give.
         about: what it tells, in one sentence for a person.
-        of: the score of a set beside held-out data.
-        whole: the score with its interval; None where leaving out blocks finds it.
+        of: the score of a set beside held-out data, with its interval where leaving out blocks does not find it.
         fits: whether it can be measured there.
         real: what stands in place of samples for the value of real data; None where there is none.
         most: samples that are looked at.
         blocks: of the interval; 0 for none, where the score costs too much to be found so often.
-        beyond: how many samples besides the kept ones it looks at.
+        every: the score of all samples, those that were too many to be kept among them; None where it takes the kept
+            ones to find it.
         trials: how many things the score is a share of, where it is one.
         least: that the score can be, as no interval goes beyond.
         greatest: likewise.
@@ -62,12 +64,11 @@ class Measure:
     better: Literal["lower", "higher", "real"]
     about: str
     of: Value
-    whole: Whole | None = None
     fits: Callable[[Context], bool] = lambda context: True
     real: Callable[[Context], Set] | None = in_place
     most: int = MOST
     blocks: int = BLOCKS
-    beyond: Callable[[Context], int] = lambda context: 0
+    every: Callable[[Set, Context], float] | None = None
     trials: Callable[[Set, Set], int] | None = None
     least: float = -math.inf
     greatest: float = math.inf
@@ -80,16 +81,18 @@ class Measure:
         """The score of real data in place of samples."""
         if self.real is None:
             return None
-        return self.of(first(self.real(context), self.most), first(context.held, self.most), context)
+        return plain(self.of(first(self.real(context), self.most), first(context.held, self.most), context))
 
     def told(self, context: Context, real: float | None) -> Score:
         """The score of the context's samples, with its interval, beside what is known of real data."""
         # As many samples as real data stand in for them: most distances depend on the count.
         most = min(self.most, len(context.real)) if self.real is in_place else self.most
         samples, held = first(context.samples, most), first(context.held, self.most)
-        found = self._interval(samples, held, context)
+        found, count = self._interval(samples, held, context), len(samples)
+        if self.every is not None and context.beyond is not None and context.beyond.count:
+            # As wide as for the kept ones: wider than that of more.
+            found, count = moved(found, self.every(held, context)), len(context.samples) + context.beyond.count
         known = found.low != found.high
-        count = len(samples) + self.beyond(context)
         return Score(
             name=self.name,
             value=found.value,
@@ -102,20 +105,35 @@ class Measure:
         )
 
     def _interval(self, samples: Set, held: Set, context: Context) -> Interval:
-        if self.whole is not None:
-            return self.whole(samples, held, context)
-        blocks = min(self.blocks, min(len(samples), len(held)) // 2)
-        if blocks < LEAST_BLOCKS:
-            value = self.of(samples, held, context)
+        value, blocks = self.of(samples, held, context), blocks_of(samples, held, self.blocks)
+        if isinstance(value, Interval):
+            return value
+        if not blocks:
             return Interval(value, value, value)
 
         def of(mine: np.ndarray, theirs: np.ndarray) -> float:
-            return self.of(samples.part(mine), held.part(theirs), context)
+            return plain(self.of(samples.part(mine), held.part(theirs), context))
 
         found = jackknife(of, np.arange(len(samples)), np.arange(len(held)), blocks=blocks, seed=context.seed)
         if found.low == found.high and self.trials is not None:  # none or all, whatever is left out
             return wilson(found.value, self.trials(samples, held))
         return found
+
+
+def plain(value: float | Interval) -> float:
+    """A score without its interval."""
+    return value.value if isinstance(value, Interval) else value
+
+
+def moved(found: Interval, value: float) -> Interval:
+    """An interval of the same width around another value."""
+    return Interval(value, value - (found.value - found.low), value + (found.high - found.value))
+
+
+def blocks_of(mine: Set, held: Set, most: int = BLOCKS) -> int:
+    """Into how many blocks the two sets are cut for an interval; 0 where they are too small for one."""
+    blocks = min(most, len(mine) // 2, len(held) // 2)
+    return blocks if blocks >= LEAST_BLOCKS else 0
 
 
 def target(context: Context) -> str:
@@ -151,8 +169,7 @@ def wilson(p: float, n: int) -> Interval:
 
 def apart(mine: Set, held: Set, context: Context, kernel: Kernel) -> Interval:
     """A kernel distance of the features with its interval; without one where the sets are too small."""
-    blocks = min(BLOCKS, min(len(mine), len(held)) // 2)
-    if blocks >= LEAST_BLOCKS:
+    if blocks := blocks_of(mine, held):
         return mmd_interval(mine.features, held.features, kernel, blocks=blocks, seed=context.seed)
     value = mmd(mine.features, held.features, kernel)
     return Interval(value, value, value)

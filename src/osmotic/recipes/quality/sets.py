@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from osmotic import metrics
 from osmotic.data.counter import permutation
 from osmotic.data.dataset import Dataset
 from osmotic.data.spec import Spec
-from osmotic.metrics import Moments
+from osmotic.metrics import Moments, Neighbours
 from osmotic.metrics.features import Features
 
 Array = NDArray[Any]
@@ -150,8 +151,17 @@ def of_arrays(x: Array, spec: Spec, features: Features, labels: Array | None = N
             f"{wrong:,} of {len(x):,} samples hold infinities or no numbers; look at the training's loss, or sample "
             "with other weights (--weights)."
         )
-    raw, seen = spec.decode(x), looked_at(x, spec)
-    return Set(x if spec.kind == "images" else seen, raw, features(seen), labels)
+    raw = spec.decode(x)
+    if spec.kind == "images":
+        return Set(x, raw, features(raw), labels)
+    seen = spec.encode(raw)
+    return Set(seen, raw, features(seen), labels)
+
+
+def nearest(some: Set, context: Context) -> Neighbours:
+    """The nearest training sample of each, looked for once."""
+    found: Neighbours = context.once("nearest", lambda: metrics.nearest(some.flat, context.training.flat), some.x)
+    return found
 
 
 def several(context: Context) -> bool:

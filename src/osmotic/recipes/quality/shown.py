@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from osmotic import metrics
-from osmotic.recipes.quality.sets import Context
+from osmotic.metrics import Neighbours
+from osmotic.recipes.quality.measures import SEARCHED, first
+from osmotic.recipes.quality.sets import Array, Context, nearest
 from osmotic.recipes.scores import FOLDER
 from osmotic.report import pictures, plots, samples
 
@@ -33,23 +34,18 @@ def draw(context: Context, run: Path, strip: Callable[[Path], Path]) -> list[Pat
     return [samples.draw(part, context.spec, folder / "beside.png", real=held)]
 
 
-def nearest(context: Context) -> tuple[np.ndarray, np.ndarray]:
-    """The samples among the first 1,000 that lie nearest to a training sample, the nearest first, and these."""
-    searched = context.samples.flat[:1000]
-    found = metrics.nearest(searched, context.training.flat)
-    order = np.argsort(found.distance, kind="stable")[:SHOWN]
-    return order, found.index[order]
+def most_alike(found: Neighbours) -> Array:
+    """The samples that lie nearest to a training sample, the nearest first."""
+    return np.argsort(found.distance, kind="stable")[:SHOWN]
 
 
 def neighbours(context: Context, path: Path) -> Path:
     """The samples that are most like a training sample, above that sample, and any samples above theirs."""
-    close, theirs = nearest(context)
-    any_, near = np.arange(min(SHOWN, len(context.samples))), None
-    near = metrics.nearest(context.samples.flat[any_], context.training.flat).index
-    rows = [context.samples.raw[close], context.training.raw[theirs]]
-    rows += [context.samples.raw[any_], context.training.raw[near]]
+    found = nearest(first(context.samples, SEARCHED), context)
+    shown = [most_alike(found), np.arange(min(SHOWN, len(context.samples)))]
+    rows = [raw for which in shown for raw in (context.samples.raw[which], context.training.raw[found.index[which]])]
     names = ["most alike", "training", "any", "training"]
-    return pictures.save(pictures.grid(np.concatenate(rows), len(any_), names), path)
+    return pictures.save(pictures.grid(np.concatenate(rows), len(shown[0]), names), path)
 
 
 def side_by_side(context: Context, path: Path) -> Path:
@@ -68,5 +64,6 @@ def side_by_side(context: Context, path: Path) -> Path:
 
 def followed(context: Context, path: Path) -> Path:
     """Sequences that are most like a training sequence, with that one beneath."""
-    close, theirs = nearest(context)
-    return plots.pairs(context.samples.raw[close], context.training.raw[theirs], path)
+    found = nearest(first(context.samples, SEARCHED), context)
+    close = most_alike(found)
+    return plots.pairs(context.samples.raw[close], context.training.raw[found.index[close]], path)

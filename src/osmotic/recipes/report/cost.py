@@ -9,7 +9,7 @@ from osmotic.data.errors import plural
 from osmotic.recipes.report.facts import Facts
 from osmotic.recipes.report.headline import MEANING
 from osmotic.recipes.report.parts import LETTERS, beside, missing, trouble
-from osmotic.recipes.scores import Bench, Point
+from osmotic.recipes.scores import Bench, Point, frontier, guided
 from osmotic.report.page.axes import Axis
 from osmotic.report.page.chart import TONES, Series, lines
 from osmotic.report.page.document import section
@@ -57,23 +57,18 @@ def _pair(measured: list[tuple[int, Bench]], two: bool) -> Html:
 
 def _traded(bench: Bench) -> Html | None:
     """What guidance trades: the score against the share in the class asked for, of the solver that it was swept on."""
-    scaled = [p for p in bench.points if p.guidance != 1]
-    if not scaled:
+    same = guided(bench.points)
+    if not same:
         return None
-    same = sorted((p for p in bench.points if _setting(p) == _setting(scaled[0])), key=lambda p: p.guidance)
     judged = all(p.agreement is not None for p in same)
     label = "share in the class asked for, by a judge" if judged else "guidance scale"
     series = [
-        _joined(_named(scaled[0]), same, lambda p: p.agreement if judged and p.agreement is not None else p.guidance, 0)
+        _joined(_named(same[0]), same, lambda p: p.agreement if judged and p.agreement is not None else p.guidance, 0)
     ]
     x = Axis.around([x for s in series for x, _ in s.points], label)
     y = Axis.around([v for s in series for _, v in s.points])
     scales = ", ".join(f"{p.guidance:g}" for p in same)
     return lines(f"{bench.score} under guidance of {scales}", series, x, y)
-
-
-def _setting(point: Point) -> tuple[str, str, str, int]:
-    return point.run, point.sampler, point.grid, point.steps
 
 
 def _named(point: Point) -> str:
@@ -113,11 +108,7 @@ def _plain(bench: Bench) -> Sequence[Point]:
 
 def _best(i: int, bench: Bench, price: Cost) -> list[Series]:
     """A run's points, and the line of the best that each cost buys."""
-    sign = 1 if bench.better == "lower" else -1
-    front: list[Point] = []
-    for point in sorted(_plain(bench), key=lambda p: (price(p), sign * p.value)):
-        if not front or sign * point.value < sign * front[-1].value:
-            front.append(point)
+    front = frontier(_plain(bench), price, bench.better)
     return [_series(f"{LETTERS[i]}, the best at each cost", front, price, i)]
 
 

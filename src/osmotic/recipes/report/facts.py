@@ -11,9 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from osmotic.data.spec import Spec
+from osmotic.recipes.nats import Report
 from osmotic.recipes.scores import FOLDER, Bench, Quality, kept
 from osmotic.training.errors import RunError
 from osmotic.training.manifest import Manifest
@@ -27,32 +28,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 
-class Mean(BaseModel):
-    """A mean over samples; see :class:`osmotic.recipes.error_bars.Mean`."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    mean: float
-    standard_error: float | None = None
-
-
-class Likelihood(BaseModel):
-    """What is read of ``evaluation/likelihood.json``; see :class:`osmotic.recipes.evaluate.Report`."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    nats: Mean
-    bits: Mean
-    unit: str
-    count: int
-    held_out: int
-    dimensions: int
-    evaluations: float
-    seconds: float
-    settings: dict[str, Any]
-    uniform: Mean | None = None
-    saved: Mean | None = None
-    bound: Mean | None = None
+LIKELIHOOD = TypeAdapter(Report)
 
 
 @dataclass(frozen=True)
@@ -77,7 +53,7 @@ class Facts:
     timing: list[dict[str, Any]]
     quality: Quality | None
     bench: Bench | None
-    likelihood: Likelihood | None
+    likelihood: Report | None
     tuning: list[Tuned]
     troubles: dict[str, list[str]]
 
@@ -208,12 +184,12 @@ def read(directory: str | Path) -> Facts:
     )
 
 
-def _likelihood(directory: Path) -> Likelihood | None:
+def _likelihood(directory: Path) -> Report | None:
     path = directory / FOLDER / "likelihood.json"
     if not path.is_file():
         return None
     try:
-        return Likelihood.model_validate_json(path.read_bytes())
+        return LIKELIHOOD.validate_json(path.read_bytes())
     except (ValidationError, OSError) as error:
         raise RunError(f"{path} cannot be read: {_first(error)}; measure again, or delete it.") from None
 

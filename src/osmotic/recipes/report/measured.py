@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from osmotic.data.errors import plural
-from osmotic.recipes.report.facts import Facts, Likelihood, Mean
+from osmotic.recipes.error_bars import Mean
+from osmotic.recipes.nats import Report
+from osmotic.recipes.report.facts import Facts
 from osmotic.recipes.report.parts import beside, missing, trouble
 from osmotic.report.page.document import section
 from osmotic.report.page.html import Html, folded, join, paragraph, table, tag
@@ -48,7 +50,7 @@ def _row(name: str, mean: Mean) -> list[Html | str]:
     return [name, rounded(mean.mean, low, high), interval(low, high)]
 
 
-def _how(found: Likelihood) -> str:
+def _how(found: Report) -> str:
     settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found.settings.items())
     return (
         f"On {found.count:,} of {plural(found.held_out, 'held-out sample')}, of "
