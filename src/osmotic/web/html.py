@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import tempfile
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from osmotic.data.spec import Spec
+from osmotic.report.page.html import Html, join, tag
+from osmotic.report.page.picture import address
 from osmotic.report.samples import draw
 
 COARSE = 96
@@ -102,54 +102,54 @@ def source(picture: NDArray[np.uint8]) -> str:
     """A picture ``(H, W, C)`` as a ``data:`` address of a PNG."""
     file = io.BytesIO()
     Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture[..., :3]).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return address("png", file.getvalue())
 
 
 def gallery(
     pictures: NDArray[np.uint8], names: Sequence[str], clickable: bool = True, done: float | None = None
-) -> str:
+) -> Html:
     """Pictures ``(N, H, W, C)`` with a name under each; above them how much is done, if it is not."""
     small = max(pictures.shape[1:3]) <= COARSE
-    tag = "button" if clickable else "figure"
     cells = []
     for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):
-        shown = escape(name, quote=True)
-        hint = f'type="button" data-index="{i}" aria-label="sample {shown}"' if clickable else ""
-        image = f'<img src="{source(picture)}" alt="{shown}" draggable="false">'
-        cells.append(f'<{tag} class="om-cell" {hint}>{image}<span title="{shown}">{shown}</span></{tag}>')
-    kind = ("om-coarse " if small else "om-wide ") + "om-grid"
-    return f'{bar(done)}<div class="{kind}">{"".join(cells)}</div>'
+        inside = tag("img", src=source(picture), alt=name, draggable="false"), tag("span", name, title=name)
+        if clickable:
+            told = f"sample {name}"
+            cells.append(tag("button", *inside, class_="om-cell", type="button", data_index=i, aria_label=told))
+        else:
+            cells.append(tag("figure", *inside, class_="om-cell"))
+    return join([bar(done), tag("div", *cells, class_=f"{'om-coarse' if small else 'om-wide'} om-grid")])
 
 
-def bar(done: float | None) -> str:
+def bar(done: float | None) -> Html:
     """A bar that is filled to a share; room for it where nothing is under way."""
-    width = 0 if done is None else round(100 * done)
-    fill = f'<div style="width: {width}%"></div>'
-    return f'<div class="om-bar" style="visibility: {"hidden" if done is None else "visible"}">{fill}</div>'
+    fill = tag("div", style=f"width: {0 if done is None else round(100 * done)}%")
+    return tag("div", fill, class_="om-bar", style=f"visibility: {'hidden' if done is None else 'visible'}")
 
 
-def plot(raw: NDArray[Any], spec: Spec, real: NDArray[Any] | None = None, done: float | None = None) -> str:
+def plot(raw: NDArray[Any], spec: Spec, real: NDArray[Any] | None = None, done: float | None = None) -> Html:
     """Samples that are no pictures, in the data's own format, as one plot; real data beside them, if they are known."""
     with tempfile.TemporaryDirectory() as folder:
-        path = draw(raw, spec, Path(folder) / "plot.png", real=real)
-        data = base64.b64encode(path.read_bytes()).decode()
-    return f'{bar(done)}<img class="om-plot" src="data:image/png;base64,{data}" alt="a plot of the samples">'
+        data = draw(raw, spec, Path(folder) / "plot.png", real=real).read_bytes()
+    return join([bar(done), tag("img", class_="om-plot", src=address("png", data), alt="a plot of the samples")])
 
 
-def easel(picture: NDArray[np.uint8]) -> str:
+def easel(picture: NDArray[np.uint8]) -> Html:
     """A picture to paint on, a brush, and the button that sends what was painted."""
     height, width = picture.shape[:2]
-    small = "om-coarse " if max(height, width) <= COARSE else ""
-    brush = max(1, round(max(height, width) / 4))
-    return (
-        f'<div class="{small}om-paint"><img src="{source(picture)}" alt="the chosen sample">'
-        f'<canvas width="{width}" height="{height}" style="opacity: 0.6" aria-label="paint here"></canvas></div>'
-        f'<div class="om-tools"><label>brush <input type="range" min="1" max="{max(2, max(height, width) // 2)}" '
-        f'value="{brush}"></label><button type="button" class="om-clear">Clear</button>'
-        '<button type="button" class="om-main">Repaint</button></div>'
-    )
+    longest = max(height, width)
+    canvas = tag("canvas", width=width, height=height, style="opacity: 0.6", aria_label="paint here")
+    image = tag("img", src=source(picture), alt="the chosen sample")
+    brush = tag("input", type="range", min=1, max=max(2, longest // 2), value=max(1, round(longest / 4)))
+    tools = [
+        tag("label", "brush ", brush),
+        tag("button", "Clear", type="button", class_="om-clear"),
+        tag("button", "Repaint", type="button", class_="om-main"),
+    ]
+    kind = "om-coarse om-paint" if longest <= COARSE else "om-paint"
+    return join([tag("div", image, canvas, class_=kind), tag("div", *tools, class_="om-tools")])
 
 
-def note(text: str) -> str:
+def note(text: str) -> Html:
     """A sentence."""
-    return f'<p class="om-note">{escape(text)}</p>'
+    return tag("p", text, class_="om-note")

@@ -30,8 +30,12 @@ def inline(path: Path, alt: str) -> Html:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be shown: it is no whole picture ({error}).") from None
     kind, data = _small(picture)
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    return tag("img", src=source, alt=alt, width=picture.width, height=picture.height)
+    return tag("img", src=address(kind, data), alt=alt, width=picture.width, height=picture.height)
+
+
+def address(kind: str, data: bytes) -> str:
+    """A picture's bytes as the ``data:`` address that carries them."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _small(picture: Image.Image) -> tuple[str, bytes]:
