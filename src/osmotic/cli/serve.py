@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -38,8 +39,8 @@ def main(words: list[str]) -> int:
 
     server = Server(settings.run, settings.port, settings.host, settings.token)
     print(f"open {server.url} ; Ctrl-C stops", flush=True)
-    try:
+    # A shell may have started this with Ctrl-C ignored; the server stops on it all the same, and then returns.
+    with contextlib.suppress(KeyboardInterrupt):
         server.serve()
-    except KeyboardInterrupt:
-        print("stopped")
+    print("stopped")
     return 0
