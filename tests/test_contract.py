@@ -20,9 +20,11 @@ LAYERS = [
     {"estimate"},
     {"clocks", "ode", "divergence"},
     {"denoiser", "laws"},
+    {"flow_map"},
     {"oracles", "samplers", "guidance", "objectives", "fokker_planck"},
     {"times", "likelihood", "inversion", "dequantize", "phase"},
     {"training"},
+    {"distill"},
     {"recipes"},
     {"web"},
     {"cli"},
@@ -144,6 +146,7 @@ def python(code: str) -> str:
         ["bench", "--help"],
         ["report", "--help"],
         ["serve", "--help"],
+        ["distill", "--help"],
     ],
 )
 def test_help_does_not_need_torch(words):
@@ -175,6 +178,7 @@ def test_torchvision_is_not_needed():
 def test_names_of_the_recipe_are_those_of_the_catalogues():
     from typing import get_args
 
+    from osmotic.distill import METHODS
     from osmotic.estimate import TARGETS
     from osmotic.laws import LAWS
     from osmotic.objectives.weights import WEIGHTS
@@ -186,7 +190,8 @@ def test_names_of_the_recipe_are_those_of_the_catalogues():
 
     for names, catalogue in [
         (recipe.Schedule, SCHEDULES),
-        (recipe.Objective, OBJECTIVES),
+        (recipe.Objective, {**OBJECTIVES, **{n: m for n, m in METHODS.items() if not m.teacher}}),
+        (recipe.Method, METHODS),
         (recipe.Target, TARGETS),
         (recipe.Law, LAWS),
         (recipe.Weight, WEIGHTS),

@@ -12,6 +12,8 @@ from osmotic.schedules import Schedule
 
 # Sinusoidal embeddings are made for numbers of this order (DDPM's 1000 steps).
 UNITS = 1000.0
+SMOOTH = 16.0
+"""Units in which an embedding turns by a few radians in all: for networks that are differentiated in time."""
 
 
 class Clock(ABC):
@@ -23,11 +25,23 @@ class Clock(ABC):
 
 
 class Angle(Clock):
-    """``1000 (2 / pi) atan2(sigma, alpha)``: finite from data to noise, and the same on every path at equal log-SNR."""
+    """``units (2 / pi) atan2(sigma, alpha)``: finite from data to noise, and the same on every path at equal log-SNR.
+
+    Args:
+        units: the largest time, 1000 for sinusoidal embeddings as DDPM has them. With :data:`SMOOTH` the embedding's
+            derivative in time is of order 1, as continuous-time consistency needs it (Lu & Song 2024, arXiv
+            2410.11081).
+    """
+
+    def __init__(self, units: float = UNITS) -> None:
+        self.units = units
+
+    def __repr__(self) -> str:
+        return f"Angle({self.units:g})"
 
     def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
         alpha, sigma = schedule(t)
-        return UNITS * 2 / math.pi * torch.atan2(sigma, alpha)
+        return self.units * 2 / math.pi * torch.atan2(sigma, alpha)
 
 
 class Time(Clock):

@@ -1,4 +1,4 @@
-"""What a denoiser may be told besides the noisy sample: one typed, opaque value with four ports."""
+"""What a denoiser may be told besides the noisy sample: one typed, opaque value with a few ports."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ class Condition:
         image: ``(B, C, *S)``; concatenated to the input (low resolution, masks, edits).
         valid: ``(B, *S)`` bool, True at real positions of padded data; never dropped, for it is no information.
         keep: ``(B,)`` bool, False where the condition is hidden from the network; None keeps all.
+        scale: ``(B,)`` the guidance scale, for students that learned to follow a guided teacher; never dropped.
+        latent: ``(B, L)`` standard normal numbers, for networks that draw x0 instead of estimating its mean; never
+            dropped.
     """
 
     vector: Tensor | None = None
@@ -30,6 +33,8 @@ class Condition:
     image: Tensor | None = None
     valid: Tensor | None = None
     keep: Tensor | None = None
+    scale: Tensor | None = None
+    latent: Tensor | None = None
 
     def __post_init__(self) -> None:
         sizes = {name: len(value) for name, value in self._present().items()}

@@ -27,12 +27,21 @@ class Denoiser(nn.Module, ABC):
         target: the space in which its training error is measured (V, which is singular nowhere, unless it has its own).
         start: the noisiest time at which it can be evaluated, in (0, 1].
         diagonal: whether it knows the posterior mean (s = None), which every sampler but flow-map jumps needs.
+        stops: the times, falling, that it alone can be evaluated at, as a few-step student may; None for all.
+        latents: how many normal numbers it reads in ``cond.latent``; its estimate is then a draw from q(x0 | x_t).
     """
 
     schedule: Schedule
     target: Target = V()
     start: float = 1.0
     diagonal: bool = True
+    stops: tuple[float, ...] | None = None
+    latents: int = 0
+
+    def around(self, denoiser: Denoiser) -> None:
+        """Take over what describes another denoiser: for wrappers on the same path."""
+        self.schedule, self.target, self.start = denoiser.schedule, denoiser.target, denoiser.start
+        self.diagonal, self.stops, self.latents = denoiser.diagonal, denoiser.stops, denoiser.latents
 
     def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
         """Compute what depends on time alone for a whole grid at once; called by the sampling loop before its steps.
@@ -142,17 +151,17 @@ class NeuralDenoiser(Denoiser):
         """The raw network output at noisy samples ``(B, *S)``, in x's dtype."""
         return self._call(x, self._reading(t, x.device), cond)
 
-    def _call(self, x: Tensor, reading: _Reading, cond: object) -> Tensor:
+    def _call(self, x: Tensor, reading: _Reading, cond: object, *aim: Tensor) -> Tensor:
         scale, clock = reading.scale, reading.clock
         if x.shape[0] != 1:
             clock = clock.expand(x.shape[0])
         seen = x if type(scale) is float and scale == 1 else x * like(x, scale)[0]
         network = cast(nn.Module, self._modules["network"])  # by name it costs a tenth of a solver's step
         if self.autocast is None:
-            y: Tensor = network(seen, clock, cond)
+            y: Tensor = network(seen, clock, cond, *aim)
             return y
         with torch.autocast(x.device.type, self.autocast):
-            y = network(seen, clock, cond)
+            y = network(seen, clock, cond, *aim)
         return y.to(x.dtype)  # lower precision ends at this door
 
     def _reading(self, t: Tensor, device: torch.device) -> _Reading:
@@ -201,10 +210,14 @@ class Rescheduled(Denoiser):
     def __init__(self, denoiser: Denoiser, schedule: Schedule) -> None:
         super().__init__()
         self.denoiser, self.schedule, self.diagonal = denoiser, schedule, denoiser.diagonal
+        self.latents = denoiser.latents
         last = denoiser.schedule.log_snr(denoiser.start)
         here = schedule.log_snr(1.0)
         # Equal ends must give t = 1 exactly, not up to the rounding of two inversions.
         self.start = 1.0 if here >= last else float(schedule.time(last))
+        if denoiser.stops is not None:
+            levels = denoiser.schedule.log_snr(torch.tensor(denoiser.stops, dtype=torch.float64))
+            self.stops = (self.start, *schedule.time(levels[1:]).tolist())
 
     def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
         times = torch.tensor([level.number for level in levels], dtype=torch.float64)

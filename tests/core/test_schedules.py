@@ -53,6 +53,17 @@ def test_closed_form_inverse_agrees_with_bisection(schedule):
     assert torch.allclose(Schedule.time(schedule, log_snr), schedule.time(log_snr), rtol=0, atol=2e-12)
 
 
+@pytest.mark.parametrize("log_snr", [-math.inf, -1500.0, -300.0, 300.0, 1500.0, math.inf])
+def test_values_beyond_the_ends_give_the_ends(schedule, log_snr):
+    """Also in closed forms: a path read on another asks for levels that it lacks (Sigmoid gave 1 + 4e-16, and NaN)."""
+    t = schedule.time(torch.tensor([log_snr], dtype=torch.float64))
+    assert 0 <= float(t) <= 1
+    assert all(bool(torch.isfinite(part).all()) for part in schedule(t))
+    end = float(schedule.log_snr(1.0))
+    if log_snr <= end:
+        assert float(t) == pytest.approx(1.0, abs=1e-12)
+
+
 def test_bisection_gives_the_ends():
     rectified = Rectified()
     assert float(Schedule.time(rectified, -math.inf)) == 1.0

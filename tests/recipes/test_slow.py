@@ -50,3 +50,17 @@ def test_every_target_on_one_schedule(target, tmp_path):
     if target == "v":
         for schedule in (VE(80.0), Rectified(), VP()):
             check(load(tmp_path / "run"), schedule=schedule)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_few_step_recipe_of_larger_pictures_runs(tmp_path):
+    """Fifty steps on a CPU; what it reaches is a matter for a GPU."""
+    from osmotic.recipes.few_step import compare
+
+    draws = np.random.default_rng(0)
+    x, y = draws.integers(0, 256, (96, 32, 32, 3), dtype=np.uint8), np.arange(96) % 4
+    np.savez(tmp_path / "pictures.npz", x=x, y=y)
+    lines = compare(str(tmp_path / "pictures.npz"), tmp_path / "runs", ("consistency",), 50, batch_size=4)
+    assert any("consistency" in line for line in lines)
+    assert (tmp_path / "runs" / "consistency" / "evaluation" / "beside.png").is_file()

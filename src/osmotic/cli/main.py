@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "train": "train a model on your data",
+    "distill": "turn a model into one that samples in a few steps",
     "sample": "draw samples from a trained model",
     "tune": "find the best solver and steps for a model under a budget of evaluations",
     "evaluate": "measure a model against data held out of its training",

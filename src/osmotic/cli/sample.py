@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 GridName = Literal[
     Grid,
     "suggested",
+    "jumps",
     "cosine-data",
     "cosine-low",
     "cosine-high",

@@ -13,13 +13,18 @@ from osmotic.cli.flags import build, flags, given, parse
 from osmotic.cli.reading import Reading
 from osmotic.data.source import Options as DataOptions
 from osmotic.training.options import Options
-from osmotic.training.recipe import Architecture, Process, Recipe
+from osmotic.training.recipe import Architecture, Distillation, Process, Recipe
 from osmotic.training.run import Run
 
 Training = flags(Options, "training", found=frozenset({"steps", "batch_size", "learning_rate"}))
 Net = flags(Architecture, "network", found=frozenset({"network", "widths", "blocks", "attention", "dropout"}))
 Diffusion = flags(Process, "process", found=frozenset({"sigma_data"}))
-Rest = flags(Recipe, "more", leave=frozenset({"reading"}))
+FewStep = flags(
+    Distillation,
+    "few-step models",
+    leave=frozenset({"guidance", "largest_guidance", "pairs", "jumps", "rounds", "adversarial"}),
+)
+Rest = flags(Recipe, "more", leave=frozenset({"reading", "student"}))
 
 
 @dataclass
@@ -39,6 +44,8 @@ class Train:
     """the network"""
     process: Diffusion = field(default_factory=Diffusion)  # type: ignore[valid-type]
     """the diffusion process and what of it is learned"""
+    few_step: FewStep = field(default_factory=FewStep)  # type: ignore[valid-type]
+    """what some of the few-step objectives can be told"""
     use: Rest = field(default_factory=Rest)  # type: ignore[valid-type]
     """how the data are used"""
 
@@ -49,6 +56,7 @@ def recipe(settings: Train) -> Recipe:
         "options": build(Options, given(settings.training)),
         "architecture": build(Architecture, given(settings.network)),
         "process": build(Process, given(settings.process)),
+        "distillation": build(Distillation, given(settings.few_step)),
     }
     return build(Recipe, {**values, **given(settings.use)})
 

@@ -39,7 +39,9 @@ class Tune:
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """directory that `osmotic train` made"""
+    """directory that `osmotic train` or `osmotic distill` made"""
+    data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
+    """what it was trained on, where that has moved; few-step models are tuned against their data"""
     budget: Flags = field(default_factory=Flags)  # type: ignore[valid-type]
     """what to tune for"""
 
@@ -62,6 +64,7 @@ def main(words: list[str]) -> int:
             settings.seed,
             settings.weights,
             minutes=settings.minutes,
+            data=command.data,
             tell=print,
         )
     except KeyboardInterrupt as stop:

@@ -2,5 +2,6 @@
 
 from osmotic.guidance.classifier_free import ClassifierFree
 from osmotic.guidance.inpaint import Inpaint
+from osmotic.guidance.scaled import Scaled
 
-__all__ = ["ClassifierFree", "Inpaint"]
+__all__ = ["ClassifierFree", "Inpaint", "Scaled"]

@@ -23,21 +23,21 @@ class ClassifierFree(Denoiser):
 
     Args:
         denoiser: a conditional denoiser trained with dropped conditions.
-        scale: the guidance scale.
+        scale: the guidance scale, one for all or one per sample ``(B,)``.
         negative: the condition to lead away from, for the whole batch; None is "nothing".
     """
 
-    def __init__(self, denoiser: Denoiser, scale: float, negative: Condition | None = None) -> None:
+    def __init__(self, denoiser: Denoiser, scale: Number, negative: Condition | None = None) -> None:
         super().__init__()
         self.denoiser, self.scale, self.negative = denoiser, scale, negative
-        self.schedule, self.target, self.start = denoiser.schedule, denoiser.target, denoiser.start
-        self.diagonal = denoiser.diagonal
+        self.around(denoiser)
 
     def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
         self.denoiser.prepare(levels, device)
 
     def forward(self, x: Tensor, t: Tensor, cond: object = None, s: Number | None = None) -> Estimate:
-        if cond is None or self.scale == 1:
+        same = None if isinstance(self.scale, Tensor) else self.scale  # of all samples, without reading a device
+        if cond is None or same == 1:
             return self._one(x, t, cond, s)
         if not isinstance(cond, Condition):
             raise TypeError(
@@ -45,7 +45,7 @@ class ClassifierFree(Denoiser):
             )
         nothing = cond.drop(torch.zeros(len(cond), dtype=torch.bool, device=x.device))
         away = self.negative if self.negative is not None else nothing
-        if self.scale == 0:
+        if same == 0:
             return self._one(x, t, away, s)
         return self._both(x, t, away, cond, s)
 

@@ -56,8 +56,7 @@ class Inpaint(Denoiser):
                 "that shape, or 1 where it is the same along an axis."
             ) from None
         self.denoiser = denoiser
-        self.schedule, self.target, self.start = denoiser.schedule, denoiser.target, denoiser.start
-        self.diagonal = denoiser.diagonal
+        self.around(denoiser)
         # What is not kept may be anything, NaN too: it must not reach the sample through 0 * NaN.
         self.register_buffer("known", torch.where(mask == 0, 0.0, known))
         self.register_buffer("mask", mask)

@@ -7,6 +7,7 @@ condition is read by the network's :class:`Embedding`, which owns the learned nu
 from osmotic.nn import count
 from osmotic.nn.blocks import AttentionBlock, ResidualBlock
 from osmotic.nn.conditioning import Context, Embedding
+from osmotic.nn.discriminator import Discriminator
 from osmotic.nn.dit import DiT, DiTBlock
 from osmotic.nn.embedding import Fourier, Sinusoidal
 from osmotic.nn.mlp import MLP, MLPBlock
@@ -22,6 +23,7 @@ __all__ = [
     "Context",
     "DiT",
     "DiTBlock",
+    "Discriminator",
     "Embedding",
     "Fourier",
     "MLPBlock",

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from osmotic.condition import Condition
-from osmotic.nn.embedding import Fourier, Sinusoidal, TimeEmbedding
-from osmotic.nn.ports import Features, Image, Labels, Numbers, Tokens, Vocabulary
+from osmotic.nn.embedding import AimEmbedding, Fourier, ScaleEmbedding, Sinusoidal, TimeEmbedding
+from osmotic.nn.ports import Draws, Features, Image, Labels, Numbers, Tokens, Vocabulary
 
 
 class Context(NamedTuple):
@@ -46,6 +46,9 @@ class Embedding(nn.Module):
             set: features that know their order (a text encoder's) need no more.
         image_channels: channels of ``cond.image``, which has the positions of x.
         time: features of time, :class:`Sinusoidal` by default.
+        aims: whether it is also told the time that is aimed at, ``aim``; it changes nothing at initialisation.
+        scales: whether it reads ``cond.scale``, the guidance scale; likewise.
+        latents: how many normal numbers ``cond.latent`` brings.
 
     Raises:
         ValueError: for two kinds of one port, for a condition that lacks a port or brings one that was not
@@ -62,6 +65,9 @@ class Embedding(nn.Module):
         token_features: int | None = None,
         image_channels: int = 0,
         time: Sinusoidal | Fourier | None = None,
+        aims: bool = False,
+        scales: bool = False,
+        latents: int = 0,
     ) -> None:
         super().__init__()
         if classes is not None and numbers is not None:
@@ -70,7 +76,12 @@ class Embedding(nn.Module):
             raise ValueError("The tokens port holds ids or features: give vocabulary or token_features, not both.")
         self.width = width
         self.image_channels = image_channels
-        self.time = TimeEmbedding(width, Sinusoidal() if time is None else time)
+        features = Sinusoidal() if time is None else time
+        self.time = TimeEmbedding(width, features)
+        self.aim = AimEmbedding(width, features) if aims else None
+        self.scale = ScaleEmbedding(width) if scales else None
+        self.latents = latents
+        self.latent = Draws(latents, width) if latents else None
         self.vector: Labels | Numbers | None = None
         if classes is not None:
             self.vector = Labels(classes, width)
@@ -83,18 +94,40 @@ class Embedding(nn.Module):
             self.tokens = Tokens(Features(token_features, width), width)
         self.image = Image(image_channels) if image_channels else None
 
-    def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None) -> Context:
-        """Embed the time ``(B,)`` and the conditions of ``x`` ``(B, channels, *positions)``."""
+    def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None, aim: Tensor | None = None) -> Context:
+        """Embed the time ``(B,)``, the conditions of ``x`` ``(B, channels, *positions)`` and the time aimed at
+        ``(B,)``.
+        """
         if time.shape != (len(x),):
             raise ValueError(f"Time has one number a sample: expected shape ({len(x)},), found {tuple(time.shape)}.")
         cond = Condition() if cond is None else cond
         keep = self._keep(x, cond)
-        vector = self.time(time)
+        vector = self._told(x, time, cond, aim)
         if self.vector is not None:
             vector = vector + self.vector(x, cond.vector, keep)
         tokens, mask = (None, None) if self.tokens is None else self.tokens(x, cond.tokens, cond.mask, keep)
         image = None if self.image is None else self.image(x, cond.image, keep)
         return Context(nn.functional.silu(vector), tokens, mask, image, _valid(x, cond))
+
+    def _told(self, x: Tensor, time: Tensor, cond: Condition, aim: Tensor | None) -> Tensor:
+        """What is never hidden: the times, the guidance scale, the latent draw; ``(B, width)``."""
+        for name, value, port in (
+            ("a time to aim at", aim, self.aim),
+            ("cond.scale", cond.scale, self.scale),
+            ("cond.latent", cond.latent, self.latent),
+        ):
+            if (value is None) != (port is None):
+                raise ValueError(
+                    f"This network needs {name}, which is missing."
+                    if value is None
+                    else f"This network reads no {name.removeprefix('a ')}: leave it out."
+                )
+        vector: Tensor = self.time(time)
+        if self.aim is not None:
+            vector = vector + self.aim(time, aim)
+        if self.scale is not None:
+            vector = vector + self.scale(cond.scale)
+        return vector if self.latent is None else vector + self.latent(x, cond.latent)
 
     def _keep(self, x: Tensor, cond: Condition) -> Tensor:
         """Which samples show their condition, ``(B,)``, after checking that the ports fit."""

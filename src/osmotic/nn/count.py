@@ -17,7 +17,7 @@ def parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-def flops(network: nn.Module, shape: Sequence[int], cond: Condition | None = None) -> int:
+def flops(network: nn.Module, shape: Sequence[int], cond: Condition | None = None, aims: bool = False) -> int:
     """Floating-point operations of one evaluation of ``network(x, time, cond)``.
 
     A multiplication and an addition count as two; convolutions, matrix products and attention are counted,
@@ -27,6 +27,7 @@ def flops(network: nn.Module, shape: Sequence[int], cond: Condition | None = Non
     Args:
         shape: of one sample, without the batch.
         cond: conditions to evaluate with; the batch is theirs, and 1 without them.
+        aims: whether it is also told the time aimed at.
     """
     batch = 1 if cond is None else len(cond)
     x = torch.empty(batch, *shape, device="meta")
@@ -35,5 +36,5 @@ def flops(network: nn.Module, shape: Sequence[int], cond: Condition | None = Non
     state = {name: value.detach().to("meta") for name, value in named}
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        functional_call(network, state, (x, time, None if cond is None else cond.to("meta")))
+        functional_call(network, state, (x, time, None if cond is None else cond.to("meta"), *([time] if aims else [])))
     return counter.get_total_flops()

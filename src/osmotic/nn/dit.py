@@ -106,14 +106,17 @@ class DiT(nn.Module):
         self.modulate = zero(nn.Linear(vector, 2 * width))
         self.out = zero(nn.Linear(width, (out_channels or channels) * cells))
 
-    def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None) -> Tensor:
-        """One evaluation: x ``(B, channels, *S)``, time ``(B,)`` of order 0..1000, to the shape of x."""
+    def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None, aim: Tensor | None = None) -> Tensor:
+        """One evaluation: x ``(B, channels, *S)``, time ``(B,)`` of order 0..1000, to the shape of x.
+
+        Flow maps also say the time aimed at, ``aim`` ``(B,)``.
+        """
         if x.dim() != len(self.patch) + 2 or x.shape[1] != self.channels:
             raise ValueError(
                 f"This DiT takes (batch, {self.channels}, ...) with {len(self.patch)} position axes, "
                 f"found {tuple(x.shape)}."
             )
-        context: Context = self.embedding(x, time, cond)
+        context: Context = self.embedding(x, time, cond, aim)
         valid = None if context.valid is None else context.valid.unsqueeze(1)
         h = hide(x if context.image is None else torch.cat([x, context.image], dim=1), valid)
         h = self.stem(patchify(h, self.patch))

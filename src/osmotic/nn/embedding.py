@@ -71,6 +71,45 @@ class TimeEmbedding(nn.Module):
         return embedded
 
 
+class AimEmbedding(nn.Module):
+    """The time aimed at, seen beside the time itself: ``W2 silu(W1 [phi(s), phi(t)])``, zero at initialisation.
+
+    A network that is given one then answers as before, so a student starts as its teacher (Kim et al. 2024, arXiv
+    2310.02279). Two times ``(B,)`` to ``(B, width)``.
+    """
+
+    def __init__(self, width: int, features: Sinusoidal | Fourier) -> None:
+        super().__init__()
+        self.features = features
+        self.first, self.last = nn.Linear(2 * features.features, width), nn.Linear(width, width)
+        _zero(self.last)
+
+    def forward(self, time: Tensor, aim: Tensor) -> Tensor:
+        features = torch.cat([self.features(aim), self.features(time)], dim=-1)
+        embedded: Tensor = self.last(nn.functional.silu(self.first(features.to(self.first.weight.dtype))))
+        return embedded
+
+
+class ScaleEmbedding(nn.Module):
+    """A guidance scale ``(B,)`` to ``(B, width)``, zero at initialisation (Meng et al. 2023, arXiv 2210.03142)."""
+
+    UNITS = 25.0  # scales of 1 to 20 as times of order 25 to 500, so that a sinusoidal embedding tells them apart
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = TimeEmbedding(width, Sinusoidal())
+        _zero(self.layers.layers[2])
+
+    def forward(self, scale: Tensor) -> Tensor:
+        embedded: Tensor = self.layers(self.UNITS * scale)
+        return embedded
+
+
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 def geometric(count: int, device: torch.device) -> Tensor:
     """Frequencies ``10000^(-i / count)``, ``i = 0..count-1``, in float32."""
     return torch.exp(torch.arange(count, device=device) * (-math.log(10_000) / count))

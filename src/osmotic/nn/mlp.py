@@ -110,11 +110,14 @@ class MLP(nn.Module):
         self.out_shape = (out_channels or self.shape[0], *self.shape[1:])
         self.out = zero(nn.Linear(widths[-1], math.prod(self.out_shape)))
 
-    def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None) -> Tensor:
-        """One evaluation: x ``(B, *shape)``, time ``(B,)`` of order 0..1000, to the shape of x."""
+    def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None, aim: Tensor | None = None) -> Tensor:
+        """One evaluation: x ``(B, *shape)``, time ``(B,)`` of order 0..1000, to the shape of x.
+
+        Flow maps also say the time aimed at, ``aim`` ``(B,)``.
+        """
         if x.shape[1:] != self.shape:
             raise ValueError(f"This MLP takes samples of shape {self.shape}, found {tuple(x.shape[1:])}.")
-        context: Context = self.embedding(x, time, cond)
+        context: Context = self.embedding(x, time, cond, aim)
         vector = context.vector
         if self.pool is not None:
             vector = vector + self.pool(context.tokens, context.mask)

@@ -57,6 +57,27 @@ class Numbers(nn.Module):
         return torch.where(shown, embedded, self.null)
 
 
+class Draws(nn.Module):
+    """Normal numbers ``(B, L)`` through two linear layers, after the manner of a mapping network. Gives ``(B, width)``.
+
+    Xiao et al. 2022 (arXiv 2112.07804).
+    """
+
+    def __init__(self, latents: int, width: int) -> None:
+        super().__init__()
+        self.latents = latents
+        self.first, self.last = nn.Linear(latents, width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+        if latent.shape != (len(x), self.latents):
+            raise ValueError(
+                f"cond.latent holds the draws of each sample: expected shape {(len(x), self.latents)}, found "
+                f"{tuple(latent.shape)}."
+            )
+        embedded: Tensor = self.last(nn.functional.silu(self.first(latent.to(self.first.weight.dtype))))
+        return embedded
+
+
 class Vocabulary(nn.Module):
     """Token ids ``(B, L)`` by table, plus where they stand in the text. Gives ``(B, L, width)``."""
 

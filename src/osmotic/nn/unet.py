@@ -89,14 +89,17 @@ class UNet(nn.Module):
         self.norm = GroupNorm(widths[0])
         self.out = zero(convolution(ndim, widths[0], out_channels or channels, 3))
 
-    def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None) -> Tensor:
-        """One evaluation: x ``(B, channels, *S)``, time ``(B,)`` of order 0..1000, to the shape of x."""
+    def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None, aim: Tensor | None = None) -> Tensor:
+        """One evaluation: x ``(B, channels, *S)``, time ``(B,)`` of order 0..1000, to the shape of x.
+
+        Flow maps also say the time aimed at, ``aim`` ``(B,)``.
+        """
         if x.dim() != self.ndim + 2 or x.shape[1] != self.channels:
             raise ValueError(
                 f"This U-Net takes (batch, {self.channels}, ...) with {self.ndim} position axes, "
                 f"found {tuple(x.shape)}."
             )
-        context: Context = self.embedding(x, time, cond)
+        context: Context = self.embedding(x, time, cond, aim)
         valid = self._valid(context)
         h = x if context.image is None else torch.cat([x, context.image], dim=1)
         h, skips = self._descend(self.stem(hide(h, valid[0])), context, valid)

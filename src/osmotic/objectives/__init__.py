@@ -2,15 +2,20 @@
 
 from osmotic.objectives.bound import Parts, bound, term
 from osmotic.objectives.continuous_bound import continuous_bound
+from osmotic.objectives.couplings import ClasswiseOT, Coupling, Independent, MiniBatchOT
 from osmotic.objectives.decoders import Continuous, Decoder, Discretised, Softmax
 from osmotic.objectives.denoising import denoising
 from osmotic.objectives.hybrid import hybrid
 from osmotic.objectives.score_matching import denoising_score, explicit, implicit, sliced
 
 __all__ = [
+    "ClasswiseOT",
     "Continuous",
+    "Coupling",
     "Decoder",
     "Discretised",
+    "Independent",
+    "MiniBatchOT",
     "Parts",
     "Softmax",
     "bound",

@@ -49,6 +49,7 @@ class Setting:
     steps: int
     nfe: int
     guidance: float
+    grid: str | None = SUGGESTED
 
 
 def bench(
@@ -64,6 +65,7 @@ def bench(
     weights: str | None = None,
     features: Make | None = None,
     command: str | None = None,
+    home: Path | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> tuple[list[str], list[Path]]:
     """Measure every solver at every budget, and the first solver under every guidance scale.
@@ -84,6 +86,7 @@ def bench(
         seed: of the samples.
         weights: as in :func:`osmotic.load`.
         features: as in :func:`osmotic.recipes.quality.quality`.
+        home: the run in which the results are stored; the first by default.
         command: that the report names for doing this again.
         tell: called with sentences about what is being done.
 
@@ -108,7 +111,7 @@ def bench(
     if count is None or command is None:
         count = count or affordable(settings, minutes, seed)
         again = f"{again} --count {count}"
-    before = earlier(runs[0], "bench", Bench)
+    before = earlier(home or runs[0], "bench", Bench)
     if before is not None:
         say(f"this replaces what was measured of {plural(len(before.points), 'setting')} on {before.date[:10]}")
     if models[0].spec.classes is None and set(guidance) != {1.0}:
@@ -139,8 +142,8 @@ def bench(
         points=tuple(points),
         pictures=("bench.png",),
     )
-    path = keep(runs[0], "bench", found)
-    return table(found), [path, curves(found, runs[0] / FOLDER / "bench.png")]
+    path = keep(home or runs[0], "bench", found)
+    return table(found), [path, curves(found, (home or runs[0]) / FOLDER / "bench.png")]
 
 
 def same_parts(runs: Sequence[Path], data: Any) -> tuple[Subset, Subset]:
@@ -169,9 +172,15 @@ def swept(
     nfe: Sequence[int],
     guidance: Sequence[float],
 ) -> Iterator[Setting]:
-    """Every solver at every budget, then the first under every other scale at a middle budget; none twice."""
+    """Every solver at every budget, then the first under every other scale at a middle budget; none twice.
+
+    A few-step student has its own sampler, and stops of its own.
+    """
     seen = set()
     for run, model in zip(runs, models, strict=True):
+        if not model.denoiser.diagonal or model.recipe.student is not None:
+            yield from of_student(run, model, nfe, guidance)
+            continue
         middle = min(nfe, key=lambda budget: abs(budget - GUIDED))
         scales = guidance if model.spec.classes is not None and model.recipe.process.condition_dropout > 0 else ()
         wanted = [(name, budget, 1.0) for name in samplers for budget in nfe]
@@ -186,12 +195,27 @@ def swept(
                 yield Setting(run, model, name, steps, budget, scale)
 
 
+def of_student(run: Path, model: Model, nfe: Sequence[int], guidance: Sequence[float]) -> Iterator[Setting]:
+    """A student at every number of jumps that it has within the budgets, and at one of them under guidance."""
+    student, stops = model.recipe.student, model.denoiser.stops
+    assert student is not None
+    counts = sorted({budget for budget in nfe if stops is None}) or [len(stops or (0,))]
+    for steps in counts:
+        yield Setting(run, model, student.sampler, steps, steps, 1.0, None)
+    if student.scales is not None:
+        for scale in guidance:
+            if scale != 1 and student.scales[0] <= scale <= student.scales[1]:
+                yield Setting(run, model, student.sampler, counts[0], counts[0], scale, None)
+
+
 def affordable(settings: Sequence[Setting], minutes: float, seed: int) -> int:
     """Samples of each setting that fit into the time, judged by one batch."""
     model, size = settings[0].model, 64
     begun = time.monotonic()
-    model.sample(size, None if model.spec.classes is None else [0], sampler="ddim", steps=4, seed=seed, grid=SUGGESTED)
-    each = (time.monotonic() - begun) / (4 * size)
+    first = settings[0]
+    cond = None if model.spec.classes is None else [0]
+    model.sample(size, cond, sampler=first.sampler, steps=first.steps, seed=seed, grid=first.grid)
+    each = (time.monotonic() - begun) / (first.nfe * size)
     total = sum(setting.nfe * (2 if setting.guidance not in (0, 1) else 1) for setting in settings)
     return max(FEWEST, min(MOST, int(60 * minutes / (each * total))))
 
@@ -207,7 +231,7 @@ def drawn(setting: Setting, asked: Array | None, count: int, seed: int) -> tuple
             setting.sampler,
             setting.steps,
             seed,
-            grid=SUGGESTED,
+            grid=setting.grid,
             batch_size=min(count, 256),
         )
     return x.float().cpu().numpy(), time.monotonic() - begun, passes.of(count)
@@ -223,7 +247,7 @@ def pointed(setting: Setting, measure: Measure, context: Context, seconds: float
     return Point(
         run=str(setting.run),
         sampler=setting.sampler,
-        grid=SUGGESTED,
+        grid=setting.grid or "its own",
         steps=setting.steps,
         guidance=setting.guidance,
         evaluations=passes,

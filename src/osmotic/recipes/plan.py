@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from osmotic.condition import Condition
-from osmotic.data.dataset import Dataset
 from osmotic.data.errors import plural
+from osmotic.data.spec import Spec
 from osmotic.denoiser import NeuralDenoiser
+from osmotic.flow_map import FlowMap
 from osmotic.nn import count
-from osmotic.training.denoise import PLAYER, Denoising
-from osmotic.training.feed import fetch
-from osmotic.training.recipe import Process, Recipe
-from osmotic.training.task import Noise
+from osmotic.training.denoise import PLAYER
+from osmotic.training.feed import Samples, fetch
+from osmotic.training.recipe import Process, Recipe, Student
+from osmotic.training.task import Noise, Task
 
 PROBE = 32
 QUICK = 0.5
@@ -56,7 +57,7 @@ class Plan:
             f"network: {architecture.network}, {shape}, {self.parameters:,} parameters, "
             f"{self.flops / 1e6:,.1f} MFLOP a sample",
             f"process: {process.schedule} path, {process.target} target, sigma_data {process.sigma_data}",
-            f"objective: {objective(process)}",
+            f"objective: {objective(process) if recipe.student is None else student(recipe.student)}",
             f"training: {plural(options.steps, 'step')} of {options.batch_size}, "
             f"learning rate {options.learning_rate:g}",
             f"memory: about {self.memory / 2**20:,.0f} MiB beside the data and the library",
@@ -71,6 +72,12 @@ def objective(process: Process) -> str:
     return f"{process.objective}, {times}{weight}"
 
 
+def student(made: Student) -> str:
+    """What a few-step model learns, and in how many steps it is drawn."""
+    jumps = plural(made.steps if made.stops is None else len(made.stops), "step")
+    return f"{made.method}: a {made.form.replace('-', ' ')} drawn by {made.sampler} in {jumps}"
+
+
 def duration(seconds: float) -> str:
     """Seconds in words: "2 h 5 min", "3 min", "40 s"."""
     minutes = round(seconds / 60)
@@ -79,7 +86,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if seconds >= 90 else f"{max(1, round(seconds))} s"
 
 
-def measure(task: Denoising, dataset: Dataset, recipe: Recipe, device: torch.device) -> Plan:
+def measure(task: Task, dataset: Samples, recipe: Recipe, spec: Spec, device: torch.device) -> Plan:
     """Run a few passes on copies and scale them up; nothing of the task changes."""
     task = copy.deepcopy(task)
     denoiser = task.players[PLAYER].to(device)
@@ -98,17 +105,27 @@ def measure(task: Denoising, dataset: Dataset, recipe: Recipe, device: torch.dev
     kept = sum(saved.values()) * whole / min(PROBE, whole)
     # Weights, gradients and AdamW's two moments, and one copy per average, four bytes each.
     memory = 4 * parameters * (4 + len(options.ema)) + round(kept)
-    cond = None if dataset.spec.classes is None else Condition(vector=torch.zeros(1, dtype=torch.int64))
-    flops = count.flops(denoiser.network, dataset.spec.shape, cond)
+    flops = count.flops(denoiser.network, spec.shape, _told(spec, recipe), aims=isinstance(denoiser, FlowMap))
     return Plan(parameters, flops, seconds * options.batch_size / probe, memory)
 
 
-def _seconds(task: Denoising, dataset: Dataset, n: int, device: torch.device) -> float:
+def _told(spec: Spec, recipe: Recipe) -> Condition | None:
+    """One condition as the network is told it."""
+    student = recipe.student
+    vector = None if spec.classes is None else torch.zeros(1, dtype=torch.int64)
+    scale = None if student is None or student.scales is None else torch.ones(1)
+    latent = None if student is None or not student.latents else torch.zeros(1, student.latents)
+    given = vector is not None or scale is not None or latent is not None
+    return Condition(vector=vector, scale=scale, latent=latent) if given else None
+
+
+def _seconds(task: Task, dataset: Samples, n: int, device: torch.device) -> float:
     """The time of one pass forward and back with n samples."""
     slots = np.arange(n)
     batch = fetch(dataset, slots, slots, Noise(0, 0, n, 0, n, device))
     start = time.perf_counter()
-    torch.autograd.backward(task.loss(PLAYER, batch, task.players).mean())
+    for player in task.players:
+        torch.autograd.backward(task.loss(player, batch, task.players).mean())
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start

@@ -45,9 +45,8 @@ class Counted(Denoiser):
 
     def __init__(self, denoiser: Denoiser, tick: Callable[[], object] = lambda: None) -> None:
         super().__init__()
-        self.denoiser, self.schedule, self.target = denoiser, denoiser.schedule, denoiser.target
-        self.start, self.calls, self.tick = denoiser.start, 0, tick
-        self.diagonal = denoiser.diagonal
+        self.denoiser, self.calls, self.tick = denoiser, 0, tick
+        self.around(denoiser)
 
     def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
         self.denoiser.prepare(levels, device)

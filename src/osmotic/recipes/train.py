@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from osmotic.data.augment import Augmentation, HorizontalFlip, Shift, Turn, VerticalFlip
 from osmotic.data.dataset import Dataset, open_data, split
 from osmotic.data.source import Options as Reading
+from osmotic.data.spec import Spec
+from osmotic.distill import making
 from osmotic.recipes import plan
 from osmotic.recipes.preview import preview
 from osmotic.training import build, defaults
@@ -25,6 +27,7 @@ from osmotic.training.options import Options
 from osmotic.training.recipe import Recipe, explicit
 from osmotic.training.run import Run, write_json
 from osmotic.training.store import FIXED
+from osmotic.training.task import Task
 
 # Enough samples for three digits of the standard deviation.
 MEASURED = 4096
@@ -63,10 +66,11 @@ def train(
     with joined(device) as world:
         recipe = world.from_main(lambda: continued(dataset, out, asked) if resume else resolve(asked, dataset))
         training, held_out = split(dataset, recipe.holdout, recipe.options.seed)
-        task = build.task(recipe, dataset.spec, world.device)
+        coupling = build.coupling(recipe.process, dataset.spec)
+        task = tasked(recipe, dataset.spec, world.device)
         if tell is not None and world.main:
             tell("measuring what a step costs")
-            for line in plan.measure(task, training, recipe, world.device).lines(recipe):
+            for line in plan.measure(task, training, recipe, dataset.spec, world.device).lines(recipe):
                 tell(line)
         # Whatever can be refused has been refused; only now is anything written.
         run = world.from_main(lambda: _begin(dataset, out, recipe, resume))
@@ -79,6 +83,7 @@ def train(
             [preview(recipe, dataset)],
             augmentations(recipe),
             device,
+            coupling,
         )
 
 
@@ -101,6 +106,11 @@ def continued(dataset: Dataset, out: str | Path, asked: Recipe) -> Recipe:
     """
     run = Run.open(out)
     before, spec = stored(run)
+    if before.student is not None and not making.scratch(before.process.objective):
+        teacher = before.student.teacher or "TEACHER"
+        raise RunError(
+            f"{out} was distilled from {teacher}; go on with `osmotic distill` and --resume, not with `osmotic train`."
+        )
     own = dataset.spec
     for name in ("kind", "shape", "count", "classes", "encoding"):
         if getattr(spec, name) != getattr(own, name):
@@ -146,9 +156,28 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
     if recipe.turn and len(set(dataset.spec.shape[1:])) > 1:
         raise ValueError(f"Quarter turns need square pictures, not {dataset.spec.shape[1:]}; leave out --turn.")
     recipe = defaults.fill(recipe, dataset.spec)
-    if recipe.process.sigma_data is not None:
+    if recipe.process.sigma_data is None:
+        process = recipe.process.model_copy(update={"sigma_data": deviation(dataset)})
+        recipe = recipe.model_copy(update={"process": process})
+    if not making.scratch(recipe.process.objective):
         return recipe
-    return recipe.model_copy(update={"process": recipe.process.model_copy(update={"sigma_data": deviation(dataset)})})
+    (stage,) = making.stages(recipe.process.objective, recipe, dataset.spec)
+    return recipe.model_copy(update={"student": stage.student(making.started(recipe, dataset.spec))})
+
+
+def tasked(recipe: Recipe, spec: Spec, device: torch.device) -> Task:
+    """The task of a filled recipe: denoising, or a few-step method from scratch.
+
+    Raises:
+        ValueError: for settings that the objective does not have.
+    """
+    objective = recipe.process.objective
+    if not making.scratch(objective):
+        making.refuse_numbers(recipe.distillation)
+        return build.task(recipe, spec, device)
+    making.refuse_laws(recipe.process)
+    (stage,) = making.stages(objective, recipe, spec)
+    return making.task(stage, recipe, spec, device)
 
 
 def augmentations(recipe: Recipe) -> list[Augmentation]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from osmotic.data.errors import plural
+from osmotic.recipes.held_out import halves
 from osmotic.recipes.search import Candidate, Search
+from osmotic.recipes.tune_jumps import JumpSearch
+from osmotic.recipes.tune_jumps import lines as jump_lines
+from osmotic.recipes.tune_jumps import tuned as tuned_jumps
 from osmotic.report import tuning as report
 from osmotic.training.model import Model, load
 from osmotic.training.run import Run
@@ -26,6 +31,7 @@ def tune(
     weights: str | None = None,
     *,
     minutes: float = MINUTES,
+    data: Any = None,
     tell: Callable[[str], None] | None = None,
 ) -> tuple[Tuned, list[Path]]:
     """Find the solver and grid whose samples are nearest to converged ones, and store them with the run.
@@ -43,6 +49,7 @@ def tune(
         seed: of the noises.
         weights: as in :func:`osmotic.load`.
         minutes: when they are over, combinations that were not tried yet are left out.
+        data: for few-step models, which are compared with data: what they were trained on, where it has moved.
         tell: called with each line of the report.
 
     Returns:
@@ -62,8 +69,13 @@ def tune(
         raise ValueError(
             "This model was trained without classes, so there is nothing to guide to; leave --guidance at 1."
         )
+    student = model.recipe.student
+    if student is not None and student.stops is not None:
+        raise ValueError(f"{directory} knows its own {plural(len(student.stops), 'stop')} alone, so nothing is tuned.")
     which, budget = f"{model.weights} at step {model.step:,}", plural(nfe, "evaluation")
     say(f"tuning {directory}: {which}, {budget}, guidance {guidance:g}")
+    if student is not None and student.form != "denoiser":
+        return _jumps(run, model, nfe, guidance, seed, minutes, data, say)
     with tqdm(desc="tuning", unit="evaluation", delay=1, mininterval=0.5, leave=False) as bar:
         search = Search(model, nfe, guidance, count, seed, minutes, bar)
         found, finalists, default, stopped = searched(search, say)
@@ -79,6 +91,31 @@ def tune(
     if stopped:
         raise Stopped(f"Interrupted; the best of {tried} tried by then is stored in {path}.")
     return tuned, [path, plot]
+
+
+def _jumps(
+    run: Run,
+    model: Model,
+    nfe: int,
+    guidance: float,
+    seed: int,
+    minutes: float,
+    data: Any,
+    say: Callable[[str], None],
+) -> tuple[Tuned, list[Path]]:
+    """The same for a few-step model: the stops whose samples are nearest to its training data."""
+    training, _ = halves(run.directory, data)
+    with tqdm(desc="tuning", unit="candidate", delay=1, leave=False) as bar:
+        search = JumpSearch(model, training, nfe, guidance, seed, minutes, bar)
+        finalists, default = search.run()
+    found = tuned_jumps(search, finalists, default)
+    rows = [_row(c) for c in finalists]
+    for line in jump_lines(search, found, rows, _row(default)):
+        say(line)
+    tuning = Tuning(run)
+    path = tuning.store(found)
+    title = f"Best of {plural(len(search.found), 'combination')} in {plural(nfe, 'jump')} ({model.weights})"
+    return found, [path, report.draw(rows, _row(default), tuning.path(nfe, ".png"), title)]
 
 
 class Stopped(KeyboardInterrupt):

@@ -33,6 +33,7 @@ class Sampler(ABC):
             decides.
         aims: whether the denoiser is asked for a flow map (with s) and not for the posterior mean.
         remembers: whether a step hands on what the next one needs.
+        draws: whether it hands latents to a denoiser that draws x0 instead of estimating its mean.
         matrix_valued: whether a step only adds and multiplies alpha and sigma, and so runs where they are matrices
             (:mod:`osmotic.phase`) too.
     """
@@ -41,6 +42,7 @@ class Sampler(ABC):
     stochastic: bool = False
     aims: bool = False
     remembers: bool = False
+    draws: bool = False
     matrix_valued: bool = False
     evaluations: int = 1
 
@@ -150,7 +152,8 @@ def refuse(sampler: Sampler, denoiser: Denoiser, times: Tensor) -> None:
         raise ValueError(
             f"The grid starts at t = {listed[0]:.6g}, noisier than this denoiser's start {denoiser.start:.6g}."
         )
-    if not (sampler.aims or denoiser.diagonal):
+    _refuse_stops(denoiser, listed)
+    if not (sampler.aims or denoiser.diagonal or (sampler.draws and denoiser.latents)):
         raise ValueError(
             f"{type(sampler).__name__} needs the posterior mean, which {type(denoiser).__name__}, a pure flow map, has "
             "not; use the sampler 'jump' or 'consistency'."
@@ -160,6 +163,20 @@ def refuse(sampler: Sampler, denoiser: Denoiser, times: Tensor) -> None:
             f"{type(sampler).__name__} needs a path of two numbers, and on {type(denoiser.schedule).__name__} they are "
             "matrices; use a sampler of osmotic.phase, such as GDDIM, or the deterministic DDIM, Euler or Midpoint."
         )
+
+
+def _refuse_stops(denoiser: Denoiser, times: Sequence[float]) -> None:
+    """Refuse a grid that stops where a few-step student cannot be evaluated."""
+    stops = denoiser.stops
+    if stops is None:
+        return
+    for t in times[:-1]:
+        if min(abs(t - stop) for stop in stops) > ROUNDING:
+            known = ", ".join(f"{stop:.4g}" for stop in stops)
+            raise ValueError(
+                f"This few-step model was trained at t = {known} alone, and the grid stops at {t:.4g}; leave out the "
+                "grid, and take as many steps as the model has."
+            )
 
 
 def _refuse_kinds(sampler: Sampler, denoiser: Denoiser, x: Tensor, times: Tensor) -> None:

@@ -7,12 +7,14 @@ gamma.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from torch import Tensor
 
+from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser
 from osmotic.estimate import Estimate
-from osmotic.noise import Generators, increment
+from osmotic.noise import Generators, increment, normal
 from osmotic.samplers.base import Sampler, State, renewed
 
 
@@ -71,6 +73,7 @@ class DDPM(Sampler):
 
     order = 1
     stochastic = True
+    draws = True
 
     def __init__(self, v: float = 0.0) -> None:
         if not 0 <= v <= 1:
@@ -88,7 +91,7 @@ class DDPM(Sampler):
         generator: Generators = None,
     ) -> tuple[Tensor, State]:
         alpha, sigma = denoiser.schedule.scalars(s)
-        estimate: Estimate = denoiser(x, t, cond)
+        estimate: Estimate = denoiser(x, t, drawn(denoiser, x, cond, generator))
         if sigma == 0:
             return estimate.at(alpha, sigma), None
         alpha_t, sigma_t = denoiser.schedule.scalars(t)
@@ -146,3 +149,11 @@ class Gamma(Sampler):
         x = denoiser(x, t, cond, aim).at(alpha, kept)
         noise = increment(x, generator, schedule.scalars(t), (alpha, sigma))
         return x.add(noise, alpha=self.gamma * sigma), None
+
+
+def drawn(denoiser: Denoiser, x: Tensor, cond: object, generator: Generators) -> object:
+    """The condition with fresh latents for a denoiser that reads some, as it is for all others."""
+    if not denoiser.latents:
+        return cond
+    latent = normal((len(x), denoiser.latents), generator, x.device, x.dtype)
+    return replace(cond, latent=latent) if isinstance(cond, Condition) else Condition(latent=latent)

@@ -83,9 +83,9 @@ class VP(Schedule):
 
     def time_of_log_alpha(self, log_alpha: Tensor) -> Tensor:
         """The positive root of :meth:`log_alpha`, in the form without cancellation."""
-        c = -2 * log_alpha
+        c = (-2 * log_alpha).clamp(max=1e300)  # finite at alpha = 0, which lies beyond the end
         slope = self.beta_max - self.beta_min
-        return 2 * c / (torch.sqrt(self.beta_min**2 + 2 * slope * c) + self.beta_min)
+        return (2 * c / (torch.sqrt(self.beta_min**2 + 2 * slope * c) + self.beta_min)).clamp(max=1)
 
 
 class SubVP(VP):
@@ -125,7 +125,7 @@ class VE(Schedule):
         return torch.ones_like(t), self.sigma_max * t
 
     def time(self, log_snr: Number) -> Tensor:
-        return torch.exp(-as_time(log_snr) / 2) / self.sigma_max
+        return (torch.exp(-as_time(log_snr) / 2) / self.sigma_max).clamp(max=1)
 
 
 class GeometricVE(Schedule):
@@ -150,7 +150,7 @@ class GeometricVE(Schedule):
         return torch.ones_like(t), self.sigma_min * torch.expm1(2 * self.log_ratio * t).sqrt()
 
     def time(self, log_snr: Number) -> Tensor:
-        return torch.log1p(torch.exp(-as_time(log_snr)) / self.sigma_min**2) / (2 * self.log_ratio)
+        return (torch.log1p(torch.exp(-as_time(log_snr)) / self.sigma_min**2) / (2 * self.log_ratio)).clamp(max=1)
 
 
 class Sigmoid(Schedule):
@@ -189,7 +189,7 @@ class Sigmoid(Schedule):
         # noise : signal = sinh(span t) cosh(end/2) : sinh(span (1-t)) cosh(start/2), solved for tanh(span t).
         top = noise * math.cosh(self.start / 2) * math.sinh(span)
         bottom = signal * math.cosh(self.end / 2) + noise * math.cosh(self.start / 2) * math.cosh(span)
-        return torch.atanh(top / bottom) / span
+        return (torch.atanh(top / bottom) / span).clamp(max=1)
 
 
 class Shifted(Schedule):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from osmotic.clocks import SMOOTH, Angle
 from osmotic.data.encoding import Pixels
 from osmotic.data.spec import Spec
 from osmotic.denoiser import NeuralDenoiser
-from osmotic.estimate import TARGETS
+from osmotic.estimate import TARGETS, Target
+from osmotic.flow_map import Chain, Consistency, FlowMap, Implicit
 from osmotic.laws import LAWS, Law
 from osmotic.nn import MLP, DiT, Embedding, UNet
+from osmotic.objectives.couplings import ClasswiseOT, Coupling, MiniBatchOT
 from osmotic.objectives.decoders import Continuous, Decoder, Discretised
 from osmotic.objectives.weights import WEIGHTS, Weight
 from osmotic.schedules import CATALOG as SCHEDULES
@@ -21,7 +25,7 @@ from osmotic.times import Levels, LogSNR
 from osmotic.training.denoise import Denoising
 from osmotic.training.hybrid import Bound, Hybrid
 from osmotic.training.precision import autocast_dtype
-from osmotic.training.recipe import Architecture, Process, Recipe
+from osmotic.training.recipe import Architecture, Process, Recipe, Student
 from osmotic.training.score import NCSN, SlicedScore
 
 DEFAULT_SIGMA = 0.5
@@ -33,27 +37,35 @@ LEVELS, NOISIEST, CLEANEST = 200, 160.0, 0.004
 LEARNED_VARIANCE = frozenset({"hybrid", "bound"})
 
 
-def network(architecture: Architecture, spec: Spec, outputs: int = 1) -> nn.Module:
+def network(architecture: Architecture, spec: Spec, outputs: int = 1, student: Student | None = None) -> nn.Module:
     """The network of a filled recipe for data of this description, with ``outputs`` times the data's channels.
+
+    Args:
+        student: what a few-step model reads besides.
 
     Raises:
         ValueError: if the network does not fit the shape of the data.
     """
     shape, classes = spec.shape, None if spec.classes is None else len(spec.classes)
     channels = outputs * shape[0]
+
+    def embedding(width: int) -> Embedding:
+        if student is None:
+            return Embedding(width, classes=classes)
+        aims, scales = student.form == "flow-map", student.scales is not None
+        return Embedding(width, classes=classes, aims=aims, scales=scales, latents=student.latents)
+
     if architecture.network == "mlp":
         widths = architecture.widths or (256,) * 4
-        return MLP(shape, widths, architecture.dropout, Embedding(widths[0], classes=classes), channels)
+        return MLP(shape, widths, architecture.dropout, embedding(widths[0]), channels)
     if len(shape) not in (2, 3, 4):
         raise ValueError(
             f"A {architecture.network} needs 1 to 3 position axes, and the data have shape {shape}; use --network mlp."
         )
     if architecture.network == "dit":
         width, patch = architecture.width, (architecture.patch,) * (len(shape) - 1)
-        embedding = Embedding(width, classes=classes)
-        return DiT(
-            shape[0], patch, width, architecture.depth, min(64, width), architecture.dropout, embedding, channels
-        )
+        heads, dropout = min(64, width), architecture.dropout
+        return DiT(shape[0], patch, width, architecture.depth, heads, dropout, embedding(width), channels)
     widths = architecture.widths or (64, 128, 128)
     return UNet(
         shape[0],
@@ -62,7 +74,7 @@ def network(architecture: Architecture, spec: Spec, outputs: int = 1) -> nn.Modu
         blocks=architecture.blocks,
         attention=architecture.attention or (),
         dropout=architecture.dropout,
-        embedding=Embedding(4 * widths[0], classes=classes),
+        embedding=embedding(4 * widths[0]),
         out_channels=channels,
     )
 
@@ -74,15 +86,33 @@ def denoiser(recipe: Recipe, spec: Spec, device: torch.device) -> NeuralDenoiser
     learned = process.objective in LEARNED_VARIANCE
     with torch.random.fork_rng([]):
         torch.manual_seed(recipe.options.seed)
-        body = network(recipe.architecture, spec, 2 if learned else 1)
-    return NeuralDenoiser(
-        body,
-        SCHEDULES[process.schedule](),
-        TARGETS[process.target](sigma_data),
-        sigma_data=sigma_data,
-        autocast=autocast_dtype(recipe.options.precision, device),
-        learned_variance=learned,
-    ).to(device)
+        body = network(recipe.architecture, spec, 2 if learned else 1, recipe.student)
+    schedule, target = SCHEDULES[process.schedule](), TARGETS[process.target](sigma_data)
+    settings: dict[str, Any] = {
+        "sigma_data": sigma_data,
+        "autocast": autocast_dtype(recipe.options.precision, device),
+        "learned_variance": learned,
+    }
+    if recipe.student is None:
+        return NeuralDenoiser(body, schedule, target, **settings).to(device)
+    return few_step(recipe.student, body, schedule, target, settings).to(device)
+
+
+def few_step(
+    student: Student, network: nn.Module, schedule: Schedule, target: Target, settings: dict[str, Any]
+) -> NeuralDenoiser:
+    """The denoiser of a few-step model around its network."""
+    settings = settings | {"clock": Angle(SMOOTH) if student.smooth else Angle()}
+    if student.form == "flow-map":
+        return FlowMap(network, schedule, target, **settings)
+    if student.form == "consistency":
+        return Consistency(network, schedule, target, stops=student.stops, **settings)
+    if student.form == "chain":
+        assert student.stops is not None
+        return Chain(network, schedule, target, stops=student.stops, **settings)
+    if student.latents:
+        return Implicit(network, schedule, target, latents=student.latents, stops=student.stops, **settings)
+    return NeuralDenoiser(network, schedule, target, **settings)
 
 
 Made = Callable[[NeuralDenoiser, Law, Weight, float, Spec, Process], Denoising]
@@ -99,6 +129,21 @@ def task(recipe: Recipe, spec: Spec, device: torch.device) -> Denoising:
     law, weight = LAWS[process.law](sigma_data), WEIGHTS[process.weight](sigma_data)
     drop = process.condition_dropout if spec.classes else 0.0
     return OBJECTIVES[process.objective](denoiser(recipe, spec, device), law, weight, drop, spec, process)
+
+
+def coupling(process: Process, spec: Spec) -> Coupling | None:
+    """Which noise each sample is trained with; None for its own.
+
+    Raises:
+        ValueError: for an objective that draws its noise itself.
+    """
+    if process.coupling == "independent":
+        return None
+    if process.objective != "denoising":
+        raise ValueError(
+            f"--coupling {process.coupling} is for the denoising objective, not for {process.objective}; leave it out."
+        )
+    return MiniBatchOT() if spec.classes is None else ClasswiseOT()
 
 
 def levels(schedule: Schedule, sigma_data: float) -> Tensor:

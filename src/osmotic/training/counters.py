@@ -17,6 +17,7 @@ class Counters:
         skipped: steps skipped in all.
         row: steps skipped one after another until now.
         good: good steps since the last line.
+        turns: of those, the steps of each player; not all take part in every step.
         losses: sums of the mean losses of those, by player.
         norms: sums of their gradient norms, by player.
     """
@@ -24,13 +25,22 @@ class Counters:
     skipped: int = 0
     row: int = 0
     good: int = 0
+    turns: dict[str, int] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
     norms: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, players: list[str]) -> Counters:
+        """Nothing yet of any player, in their order, as a resumed run has it: some may have no turn for a while."""
+        zeros = dict.fromkeys(players, 0.0)
+        return cls(turns=dict.fromkeys(players, 0), losses=zeros, norms=dict(zeros))
 
     def add(self, losses: Mapping[str, float], norms: Mapping[str, float]) -> None:
         """Count a good step."""
         self.row = 0
         self.good += 1
+        for name in losses:
+            self.turns[name] = self.turns.get(name, 0) + 1
         for sums, values in ((self.losses, losses), (self.norms, norms)):
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value
@@ -41,14 +51,17 @@ class Counters:
         self.skipped += 1
 
     def means(self) -> tuple[dict[str, float], dict[str, float]]:
-        """(losses, norms) averaged over the good steps since the last line; NaN if there was none."""
-        count = self.good or float("nan")
-        losses = {name: value / count for name, value in self.losses.items()}
-        return losses, {name: value / count for name, value in self.norms.items()}
+        """(losses, norms) averaged over each player's good steps since the last line; NaN if it had none."""
+
+        def mean(sums: Mapping[str, float]) -> dict[str, float]:
+            return {name: value / (self.turns.get(name) or float("nan")) for name, value in sums.items()}
+
+        return mean(self.losses), mean(self.norms)
 
     def clear(self) -> None:
         """Start the next line."""
         self.good = 0
+        self.turns = dict.fromkeys(self.turns, 0)
         self.losses = dict.fromkeys(self.losses, 0.0)
         self.norms = dict.fromkeys(self.norms, 0.0)
 
@@ -57,6 +70,7 @@ class Counters:
         sums = [[values.get(name, 0.0) for name in players] for values in (self.losses, self.norms)]
         return {
             "counts": torch.tensor([self.skipped, self.row, self.good], dtype=torch.int64),
+            "turns": torch.tensor([self.turns.get(name, 0) for name in players], dtype=torch.int64),
             "sums": torch.tensor(sums, dtype=torch.float64),
         }
 
@@ -65,4 +79,7 @@ class Counters:
         """What :meth:`tensors` was made from."""
         losses, norms = tensors["sums"].tolist()
         skipped, row, good = tensors["counts"].tolist()
-        return cls(skipped, row, good, dict(zip(players, losses, strict=True)), dict(zip(players, norms, strict=True)))
+        turns = dict(zip(players, tensors["turns"].tolist(), strict=True))
+        return cls(
+            skipped, row, good, turns, dict(zip(players, losses, strict=True)), dict(zip(players, norms, strict=True))
+        )

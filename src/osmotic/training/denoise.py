@@ -37,7 +37,7 @@ class Denoising(Task):
 
     def loss(self, player: str, batch: Batch, modules: Mapping[str, nn.Module]) -> Tensor:
         t, importance = self._own_times(batch)
-        loss = self.measure(_Called(self.denoiser, modules[player]), batch, t, self._shown(batch))
+        loss = self.measure(Called(self.denoiser, modules[player]), batch, t, self._shown(batch))
         return loss * importance.to(loss)
 
     def measure(self, denoiser: Denoiser, batch: Batch, t: Tensor, cond: Condition | None) -> Tensor:
@@ -52,8 +52,7 @@ class Denoising(Task):
         Returns:
             ``(B,)``.
         """
-        eps = batch.noise.normal(Stream.NOISE, batch.x0.shape[1:])
-        return denoising(denoiser, batch.x0, t, eps, cond, self.weight)
+        return denoising(denoiser, batch.x0, t, batch.eps(), cond, self.weight)
 
     def levels(self, batch: Batch) -> tuple[Tensor, Tensor]:
         t, importance = self._own_times(batch)
@@ -89,12 +88,12 @@ class Denoising(Task):
         return batch.cond.drop(keep)
 
 
-class _Called(Denoiser):
+class Called(Denoiser):
     """A denoiser that is called through its wrapper, so that gradients are exchanged, and described by itself."""
 
     def __init__(self, denoiser: Denoiser, wrapper: nn.Module) -> None:
         super().__init__()
-        self.schedule, self.target, self.start = denoiser.schedule, denoiser.target, denoiser.start
+        self.around(denoiser)
         self._wrapper = [wrapper]  # in a list: this is no parent of the module
 
     def forward(self, x: Tensor, t: Tensor, cond: object = None, s: Number | None = None) -> Estimate:

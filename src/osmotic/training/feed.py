@@ -11,10 +11,11 @@ from torch import Tensor
 
 from osmotic.condition import Condition
 from osmotic.data.augment import Augmentation
+from osmotic.objectives.couplings import Coupling
 from osmotic.training.distributed import World
 from osmotic.training.options import Options
 from osmotic.training.order import Order
-from osmotic.training.task import Batch, Noise
+from osmotic.training.task import Batch, Noise, Stream
 
 
 class Samples(Protocol):
@@ -42,12 +43,22 @@ class Feed:
         augmentations: applied in order.
         options: batch size, passes and seed.
         world: which share, and on which device.
+        coupling: chooses which noise each sample of a pass is trained with, beside the training (in the threads that
+            prepare batches); None leaves each its own.
 
     Raises:
         RunError: if the batch has fewer samples than there are processes times passes.
     """
 
-    def __init__(self, samples: Samples, augmentations: Sequence[Augmentation], options: Options, world: World) -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        augmentations: Sequence[Augmentation],
+        options: Options,
+        world: World,
+        coupling: Coupling | None = None,
+    ) -> None:
+        self.coupling = coupling
         self.samples, self.augmentations, self.device = samples, augmentations, world.device
         self.seed, self.batch_size = options.seed, options.batch_size
         self.order = Order(len(samples), options.batch_size, options.seed)
@@ -73,4 +84,10 @@ class Feed:
         x0 = batch.x0
         for augment in self.augmentations:
             x0 = augment(x0, self.seed, positions)
-        return replace(batch, x0=x0)
+        return replace(batch, x0=x0, order=self._order(x0, batch))
+
+    def _order(self, x0: Tensor, batch: Batch) -> Tensor | None:
+        if self.coupling is None:
+            return None
+        eps = batch.noise.normal(Stream.NOISE, x0.shape[1:])
+        return self.coupling(x0, eps, None if batch.cond is None else batch.cond.vector).to(x0.device)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from osmotic.data.augment import Augmentation
 from osmotic.noise import generator
+from osmotic.objectives.couplings import Coupling
 from osmotic.training.checkpoint import average_name, last_good
 from osmotic.training.counters import Counters
 from osmotic.training.distributed import World, joined
@@ -45,6 +46,7 @@ def fit(
     hooks: Sequence[Hook] = (),
     augmentations: Sequence[Augmentation] = (),
     device: torch.device | str | None = None,
+    coupling: Coupling | None = None,
 ) -> Run:
     """Train until ``options.steps``, going on from the run's newest whole checkpoint if it has one.
 
@@ -60,6 +62,7 @@ def fit(
         hooks: what else is done, on every process.
         augmentations: applied in order to training samples.
         device: None takes a CUDA device if there is one.
+        coupling: which noise each sample is trained with; None for its own.
 
     Raises:
         RunError: if the checkpoint, the options or the data cannot be used.
@@ -72,7 +75,7 @@ def fit(
         if samples is not None and len(samples) == 0:
             raise RunError(f"There are no {which} samples; give more data or another split.")
     with joined(device) as world, _only_writer(run, world):
-        loop = Loop(task, dataset, run, options, world, held_out, hooks, augmentations)
+        loop = Loop(task, dataset, run, options, world, held_out, hooks, augmentations, coupling)
         try:
             loop.go()
         finally:
@@ -106,15 +109,19 @@ class Loop:
         held_out: Samples | None,
         hooks: Sequence[Hook],
         augmentations: Sequence[Augmentation],
+        coupling: Coupling | None = None,
     ) -> None:
         self.task, self.run, self.options, self.world = task, run, options, world
         self.hooks = hooks
-        self.feed = Feed(dataset, augmentations, options, world)
-        self.players = [Player(name, module, task.core(name), world, options) for name, module in task.players.items()]
+        self.feed = Feed(dataset, augmentations, options, world, coupling)
+        self.players = [
+            Player(name, module, task.core(name), world, options, task.tuning(name))
+            for name, module in task.players.items()
+        ]
         self.names = [player.name for player in self.players]
         self.store = Store(run, task, self.players, world, options)
         self.held_out = None if held_out is None else HeldOut(held_out, options.seed, world.device, options.batch_size)
-        self.step, self.counters = 0, Counters()
+        self.step, self.counters = 0, Counters.start(self.names)
         self.measured: float | None = None  # the held-out loss at exactly this step
         self.saved: int | None = None
         self.stop_asked = 0  # the signal that any process has caught
@@ -149,9 +156,11 @@ class Loop:
     # One step.
 
     def _train(self, batches: list[Batch]) -> None:
-        """One optimizer step of every player, or none if anything is not finite."""
+        """One optimizer step of every player whose turn it is, or none if anything is not finite."""
         losses, norms = {}, {}
         for player in self.players:
+            if not self.task.active(player.name, self.step):
+                continue
             loss, norm = self._gradient(player, batches)
             if not np.isfinite(norm) or not bool(torch.isfinite(loss).all()):
                 player.clear()

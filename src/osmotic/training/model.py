@@ -18,7 +18,7 @@ from osmotic.condition import Condition
 from osmotic.data.errors import closest
 from osmotic.data.spec import Spec
 from osmotic.denoiser import Denoiser, Rescheduled
-from osmotic.guidance import ClassifierFree
+from osmotic.guidance import ClassifierFree, Scaled
 from osmotic.noise import generators
 from osmotic.samplers import Sampler, prior, trajectory
 from osmotic.schedules import Schedule
@@ -191,6 +191,8 @@ class Model:
         """
         self._refuse_unlearned(shown, guidance)
         denoiser = self.denoiser if schedule is None else Rescheduled(self.denoiser, schedule)
+        if self.recipe.student is not None and self.recipe.student.scales is not None:
+            return Scaled(denoiser, guidance)
         return denoiser if guidance == 1 else ClassifierFree(denoiser, guidance)
 
     def _refuse_unlearned(self, shown: Condition | None, guidance: float) -> None:
@@ -199,6 +201,16 @@ class Model:
             raise ValueError(f"The guidance scale must be a finite number; got {guidance}.")
         if shown is None and guidance != 1:
             raise ValueError("Guidance leads towards a class; name one, or leave the guidance scale at 1.")
+        learned = None if self.recipe.student is None else self.recipe.student.scales
+        if learned is not None:
+            if not learned[0] <= guidance <= learned[1]:
+                raise ValueError(
+                    f"This student learned guidance from {learned[0]:g} to {learned[1]:g}, not {guidance:g}; give a "
+                    "scale between."
+                )
+            if shown is None and self.spec.classes is not None:
+                raise ValueError("This student learned guidance towards a class; name one.")
+            return
         nothing = self.spec.classes is not None and (shown is None or guidance != 1)
         if nothing and self.recipe.process.condition_dropout == 0:
             raise ValueError(

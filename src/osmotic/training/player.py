@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from osmotic.training.distributed import World, assign, equalise, local, release, replicate, shard, synchronise, whole
 from osmotic.training.ema import Average
 from osmotic.training.errors import RunError
-from osmotic.training.optim import learning_rate, optimizer
+from osmotic.training.optim import PLAIN, Tuning, learning_rate, optimizer
 from osmotic.training.options import Options
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's two running means, shaped like the parameter
@@ -27,7 +27,16 @@ class Player:
         averages: one per half-life.
     """
 
-    def __init__(self, name: str, module: nn.Module, core: nn.Module, world: World, options: Options) -> None:
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        core: nn.Module,
+        world: World,
+        options: Options,
+        tuning: Tuning = PLAIN,
+    ) -> None:
+        self.tuning = tuning
         self.name, self.module, self.options = name, module.to(world.device).train(), options
         equalise(module, world)
         if options.shard:
@@ -38,7 +47,7 @@ class Player:
         # Sharding changes the core in place; replication needs a wrapper around it all.
         self.wrapped = module if options.shard else replicate(module, world)
         self._exchanging = core if options.shard else self.wrapped
-        self.optimizer = optimizer(module, options)
+        self.optimizer = optimizer(module, options, tuning)
         self.weights = [p for p in module.parameters() if p.requires_grad]
         self.averages = [Average(module, halflife, options.ema_ramp) for halflife in options.ema]
 
@@ -56,7 +65,7 @@ class Player:
         if 0 < limit < norm:
             torch._foreach_mul_([local(p.grad) for p in self.weights if p.grad is not None], limit / norm)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.options, step)
+            group["lr"] = self.tuning.rate * learning_rate(self.options, step)
         self.optimizer.step()
         for average in self.averages:
             average.update(step + 1)

@@ -28,7 +28,39 @@ Schedule = Literal[
     "rectified-shifted",
     "cosine-shifted",
 ]
-Objective = Literal["denoising", "hybrid", "bound", "ncsn", "sliced-score"]
+Objective = Literal[
+    "denoising",
+    "hybrid",
+    "bound",
+    "ncsn",
+    "sliced-score",
+    # few-step models from scratch: osmotic.distill
+    "scm",
+    "ct",
+    "ict",
+    "meanflow",
+    "shortcut",
+    "ddgan",
+]
+Coupling = Literal["independent", "optimal"]
+# The few-step methods: those that need a teacher, and those that can do without.
+Method = Literal[
+    "knowledge",
+    "progressive",
+    "guided",
+    "consistency",
+    "ect",
+    "scm",
+    "ctm",
+    "reflow",
+    "dmd",
+    "ct",
+    "ict",
+    "meanflow",
+    "shortcut",
+    "ddgan",
+]
+Form = Literal["denoiser", "flow-map", "consistency", "chain"]
 Target = Literal["x0", "eps", "score", "v", "velocity", "karras"]
 Law = Literal["uniform", "levels", "logit-normal", "log-normal", "adaptive"]
 Weight = Literal["unit", "min-snr", "likelihood", "karras", "noise"]
@@ -145,17 +177,49 @@ class Process(Frozen):
     objective: Objective = Field(
         "denoising",
         description="the loss; hybrid and bound also learn the variance of ancestral steps, ncsn and sliced-score are "
-        "score matching",
+        "score matching, the others make few-step models",
     )
 
     schedule: Schedule = Field("ve", description="the path from data to noise")
     target: Target = Field("karras", description="what the network outputs")
     law: Law = Field("log-normal", description="how training times are drawn")
     weight: Weight = Field("unit", description="how errors at each time are weighted, on top of the target's own scale")
+    coupling: Coupling = Field(
+        "independent",
+        description="which noise each sample is trained with: any, or the nearest within the batch (optimal transport)",
+    )
     condition_dropout: float = Field(
         0.1, ge=0, lt=1, description="share of samples trained without their label, for guidance"
     )
     sigma_data: float | None = Field(None, gt=0, description="standard deviation of the data; measured by default")
+
+
+class Distillation(Frozen):
+    """The numbers of few-step methods; each method reads a few of them and refuses the others."""
+
+    guidance: float = Field(1.0, description="distil the teacher under this classifier-free scale")
+    largest_guidance: float = Field(
+        4.0, gt=1, description="guided: the largest scale that the student can be asked for"
+    )
+    pairs: int = Field(16_384, ge=64, description="knowledge, reflow, dmd: noise-sample pairs made by the teacher")
+    jumps: int = Field(32, ge=2, description="progressive, guided: jumps of the first round; a power of two")
+    last_jumps: int = Field(1, ge=1, description="progressive, guided, dmd, ddgan: jumps of the finished student")
+    rounds: int = Field(1, ge=1, description="reflow: how many times the flow is straightened")
+    adversarial: float = Field(0.0, ge=0, description="ctm: weight of the adversarial term; 0 has no discriminator")
+
+
+class Student(Frozen):
+    """What a few-step model is: stored with its run, so that it can be made again and sampled as it was trained."""
+
+    method: Method
+    form: Form = Field(description="what it is asked for: see osmotic.flow_map")
+    stops: tuple[float, ...] | None = Field(None, description="the only times that it knows, falling; None for all")
+    scales: tuple[float, float] | None = Field(None, description="the guidance scales that it learned to follow")
+    latents: int = Field(0, ge=0, description="normal numbers that it draws x0 from, besides x_t")
+    smooth: bool = Field(False, description="its clock turns slowly, so that it can be differentiated in time")
+    sampler: Sampler = "jump"
+    steps: int = Field(1, ge=1, description="of the sampler, where nothing is said")
+    teacher: str | None = Field(None, description="the run that it learned from, and which weights of it")
 
 
 class Recipe(Frozen):
@@ -164,6 +228,8 @@ class Recipe(Frozen):
     options: Options = Options()
     architecture: Architecture = Architecture()
     process: Process = Process()
+    student: Student | None = None
+    distillation: Distillation = Distillation()
     holdout: float = Field(0.1, ge=0, lt=1, description="share of the data held out to measure the loss on")
     reading: dict[str, Any] = Field({}, description="how the data were read, where that was not found")
     flip: bool = Field(False, description="mirror pictures left to right at random while training")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from osmotic.condition import Condition
 from osmotic.noise import generator
+from osmotic.training.optim import Tuning
 
 CHUNK = 64
 """Noise is drawn for this many neighbouring slots at once, so that a process draws little more than its share."""
@@ -86,6 +87,7 @@ class Batch:
         indices: ``(B,)`` which samples of the data set these are.
         step: the optimizer step, from 0.
         noise: every random draw the loss may make.
+        order: ``(B,)`` which sample's noise each is trained with, where a coupling chose it; None for its own.
     """
 
     x0: Tensor
@@ -94,6 +96,12 @@ class Batch:
     indices: np.ndarray
     step: int
     noise: Noise
+    order: Tensor | None = None
+
+    def eps(self) -> Tensor:
+        """The unit noise that each sample is trained with, ``(B, *S)``, by the coupling if there is one."""
+        eps = self.noise.normal(Stream.NOISE, self.x0.shape[1:])
+        return eps if self.order is None else eps[self.order]
 
     @property
     def training(self) -> bool:
@@ -129,6 +137,14 @@ class Task(ABC):
 
         The same on every process, so nothing needs to be sent.
         """
+
+    def active(self, player: str, step: int) -> bool:
+        """Whether it is a player's turn in this step (from 0): adversaries may step more often than what they judge."""
+        return True
+
+    def tuning(self, player: str) -> Tuning:
+        """How a player's optimizer differs from the run's."""
+        return Tuning()
 
     def state(self) -> dict[str, Tensor]:
         """Small tensors that :meth:`update` changes, stored with every checkpoint."""

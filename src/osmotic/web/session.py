@@ -17,7 +17,6 @@ from osmotic.guidance import Inpaint
 from osmotic.noise import generators
 from osmotic.samplers import CATALOG, prior, trajectory
 from osmotic.training.model import Model
-from osmotic.training.sampling import SAMPLER
 
 STEPS = 250
 COUNT, POINTS = 64, 256
@@ -77,19 +76,22 @@ class Session:
         self.model, self.run = model, run
         most = COUNT if model.spec.kind in ("images", "sequences") else POINTS
         self.most = max(1, min(most, NUMBERS // math.prod(model.spec.shape)))
-        # A trained network knows no flow map, which these would ask for.
-        self.solvers = [name for name, make in CATALOG.items() if not make().aims]
+        # Only flow maps can be asked to jump, and only what has a posterior mean can be solved.
+        made, denoiser = {name: make() for name, make in CATALOG.items()}, model.denoiser
+        self.solvers = [name for name, sampler in made.items() if not sampler.aims and denoiser.diagonal]
+        student = model.recipe.student
+        if student is not None and student.form != "denoiser":
+            self.solvers = list(dict.fromkeys([student.sampler, *self.solvers]))
         self._drawn: dict[Draw, Tensor] = {}
 
     def usual(self) -> Draw:
         """The solver of ``osmotic sample`` where nothing is said, and as many samples as are seen at once."""
         plan = self.model.plan()
-        solver = SAMPLER if plan.tuned is None else plan.tuned.choice.sampler
         classes = self.model.spec.classes
         count = 16 if classes is None or len(classes) > 16 else 2 * len(classes)
         if self.model.spec.kind not in ("images", "sequences"):
             count = POINTS
-        return Draw(min(self.most, count), 0, None, 1.0, solver, min(STEPS, plan.steps))
+        return Draw(min(self.most, count), 0, None, 1.0, plan.solver, min(STEPS, plan.steps))
 
     def check(self, draw: Draw) -> None:
         """Refuse what is outside the caps.

@@ -25,10 +25,8 @@ from osmotic.recipes.scores import Sampled
 from osmotic.recipes.strip import strip
 from osmotic.samplers import Sampler
 from osmotic.times import Grid
-from osmotic.training.chosen import SUGGESTED, Plan
 from osmotic.training.distributed import World
 from osmotic.training.model import Model
-from osmotic.training.sampling import SAMPLER
 
 SECONDS = 8.0
 """How long sampling takes about, where nobody says how many samples."""
@@ -116,8 +114,8 @@ def draw(
                 beyond.update(features(looked_at(rest.numpy(), model.spec)))
     x = torch.cat([first[:count], world.gathered(torch.cat(parts))])
     how = Sampled(
-        sampler=spoken(plan.sampler, drawing.sampler, plan),
-        grid=grid_name(plan, drawing.grid),
+        sampler=plan.solver,
+        grid=plan.layout,
         steps=plan.steps,
         evaluations=passes.of(len(first)),
         guidance=drawing.guidance,
@@ -178,19 +176,3 @@ def shares(training: Dataset, count: int, seed: int) -> Array | None:
     rounds = range(-(-count // len(training)))
     drawn = np.concatenate([training.labels[permutation(seed, 3 + i, len(training))] for i in rounds])
     return np.asarray(drawn[:count], np.int64)
-
-
-def spoken(sampler: Sampler, said: str | Sampler | None, plan: Plan) -> str:
-    """The solver's name."""
-    if isinstance(said, str):
-        return said
-    if plan.tuned is not None:
-        return plan.tuned.choice.sampler
-    return SAMPLER if said is None else type(sampler).__name__
-
-
-def grid_name(plan: Plan, said: str | Grid | None) -> str:
-    """The grid's name."""
-    if plan.tuned is not None:
-        return plan.tuned.choice.grid
-    return said if isinstance(said, str) else SUGGESTED if said is None else type(said).__name__

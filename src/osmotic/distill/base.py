@@ -1,0 +1,134 @@
+"""What a few-step method is: stages, each a student and the task that trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import nn
+
+from osmotic.condition import Condition
+from osmotic.denoiser import Denoiser, NeuralDenoiser
+from osmotic.schedules import Schedule
+from osmotic.training.denoise import PLAYER, Called
+from osmotic.training.recipe import Distillation, Student
+from osmotic.training.task import Batch, Stream, Task
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is known before a stage begins.
+
+    Args:
+        schedule: the path of teacher and student.
+        sigma_data: the data's standard deviation.
+        positions: over how many places (pixels, samples in time) a datum spreads.
+        classes: how many classes the data have, 0 without.
+        numbers: what the user said about the method.
+    """
+
+    schedule: Schedule
+    sigma_data: float
+    positions: int
+    classes: int
+    numbers: Distillation
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a stage's task is made from.
+
+    Args:
+        student: on the teacher's path and with its target, starting from its weights where there is a teacher.
+        teacher: frozen, in evaluation mode, already under the guidance that is distilled; None without one.
+        start: as above.
+        steps: optimizer steps of this stage.
+        drop: the probability that a sample's condition is hidden.
+    """
+
+    student: NeuralDenoiser
+    teacher: Denoiser | None
+    start: Start
+    steps: int
+    drop: float
+
+    @property
+    def taught(self) -> Denoiser:
+        """The teacher, which this method needs."""
+        assert self.teacher is not None  # the recipe refuses earlier, in words
+        return self.teacher
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training run of a method; its teacher is the model of the stage before, at first the user's.
+
+    Args:
+        name: of its folder within the run; the last stage has none, it is the run itself.
+        student: what is trained, from what is known at the start.
+        task: how.
+        share: of the method's optimizer steps, beside the other stages' shares.
+        pairs: whether it trains on noise-sample pairs that its teacher makes, ``(B, 2, *S)``: data, then noise.
+    """
+
+    name: str
+    student: Callable[[Start], Student]
+    task: Callable[[Setting], Task]
+    share: float = 1.0
+    pairs: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """A few-step method; to add one, write it in a file of its own and enter it in ``METHODS``.
+
+    Args:
+        name: on the command line.
+        what: a line for ``--help``.
+        stages: from what the user said.
+        teacher: whether it needs one; others also train from scratch with ``osmotic train --objective NAME``.
+        steps: optimizer steps in all, for data like the digits.
+        rate: the learning rate as a multiple of the one that a model trained from scratch would have.
+        dropout: whether the student keeps its teacher's dropout; jumps that are learned exactly do without.
+        reads: the fields of :class:`~osmotic.training.recipe.Distillation` that mean something to it.
+    """
+
+    name: str
+    what: str
+    stages: Callable[[Start], tuple[Stage, ...]]
+    teacher: bool
+    steps: int
+    rate: float = 0.25
+    dropout: bool = True
+    reads: frozenset[str] = field(default_factory=frozenset)
+
+
+class FewStep(Task):
+    """The common ground of the methods' tasks: one student, perhaps a teacher that is looked at and never changed.
+
+    Args:
+        setting: student and teacher.
+    """
+
+    hides: ClassVar[bool] = True  # whether conditions are dropped, so that the student can be guided
+
+    def __init__(self, setting: Setting) -> None:
+        self.denoiser, self.teacher, self.drop = setting.student, setting.teacher, setting.drop
+        if self.teacher is not None:
+            self.teacher.requires_grad_(False).eval()
+        self.players: Mapping[str, nn.Module] = {PLAYER: self.denoiser}
+
+    def student(self, modules: Mapping[str, nn.Module]) -> Denoiser:
+        """The student as it must be called for gradients."""
+        return Called(self.denoiser, modules[PLAYER])
+
+    def shown(self, batch: Batch) -> Condition | None:
+        """The conditions that student and teacher are both told, some perhaps hidden."""
+        if batch.cond is None or self.drop == 0 or not batch.training or not self.hides:
+            return batch.cond
+        return batch.cond.drop(batch.noise.uniform(Stream.DROP) >= self.drop)
+
+    def core(self, player: str) -> nn.Module:
+        module = self.players[player]
+        return module.network if isinstance(module, NeuralDenoiser) else module

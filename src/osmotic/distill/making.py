@@ -1,0 +1,95 @@
+"""From a recipe to a stage's student and task."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from osmotic.data.spec import Spec
+from osmotic.denoiser import Denoiser, NeuralDenoiser
+from osmotic.distill import METHODS
+from osmotic.distill.base import Setting, Stage, Start
+from osmotic.distill.begin import begin
+from osmotic.schedules import CATALOG as SCHEDULES
+from osmotic.training import build
+from osmotic.training.recipe import Distillation, Process, Recipe
+from osmotic.training.task import Task
+
+
+def scratch(objective: str) -> bool:
+    """Whether an objective of ``osmotic train`` makes a few-step model without a teacher."""
+    return objective in METHODS and not METHODS[objective].teacher
+
+
+def started(recipe: Recipe, spec: Spec) -> Start:
+    """What is known of a run before its first stage."""
+    process = recipe.process
+    return Start(
+        SCHEDULES[process.schedule](),
+        process.sigma_data or build.DEFAULT_SIGMA,
+        math.prod(spec.shape[1:]),
+        len(spec.classes or ()),
+        recipe.distillation,
+    )
+
+
+def stages(method: str, recipe: Recipe, spec: Spec) -> tuple[Stage, ...]:
+    """The stages of a method for this recipe.
+
+    Raises:
+        ValueError: for numbers that the method does not read, or that do not fit it.
+    """
+    refuse_unread(method, recipe.distillation)
+    return METHODS[method].stages(started(recipe, spec))
+
+
+def refuse_unread(method: str, numbers: Distillation) -> None:
+    """Refuse what was said and would be silently ignored."""
+    # Any teacher can be guided, but one that is asked for every scale.
+    reads = METHODS[method].reads | ({"guidance"} if "largest_guidance" not in METHODS[method].reads else set())
+    for name in sorted(numbers.model_fields_set):
+        if name not in reads and getattr(numbers, name) != Distillation.model_fields[name].default:
+            raise ValueError(f"The method {method} takes no --{name.replace('_', '-')}; leave it out.")
+
+
+def refuse_numbers(numbers: Distillation) -> None:
+    """Refuse numbers of few-step methods where none is trained."""
+    for name in sorted(numbers.model_fields_set):
+        if getattr(numbers, name) != Distillation.model_fields[name].default:
+            raise ValueError(f"--{name.replace('_', '-')} belongs to few-step methods; leave it out here.")
+
+
+def refuse_laws(process: Process) -> None:
+    """Refuse settings of denoising that few-step objectives have of their own."""
+    for name in ("law", "weight", "coupling"):
+        if getattr(process, name) != Process.model_fields[name].default:
+            raise ValueError(
+                f"--objective {process.objective} takes no --{name}: the method has its own; leave it out."
+            )
+
+
+def task(
+    stage: Stage,
+    recipe: Recipe,
+    spec: Spec,
+    device: torch.device,
+    first: Denoiser | None = None,
+    teacher: Denoiser | None = None,
+) -> Task:
+    """The task of a stage, its student on the device.
+
+    Args:
+        recipe: of the stage, with its student.
+        first: whose weights the student starts from; None for its own.
+        teacher: what it learns from.
+
+    Raises:
+        ValueError: if the networks do not fit each other.
+    """
+    student = build.denoiser(recipe, spec, device)
+    if isinstance(first, NeuralDenoiser):
+        begin(student, first)
+    drop = recipe.process.condition_dropout if spec.classes else 0.0
+    taught = None if teacher is None else teacher.to(device)
+    return stage.task(Setting(student, taught, started(recipe, spec), recipe.options.steps, drop))

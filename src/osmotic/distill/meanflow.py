@@ -1,0 +1,181 @@
+"""MeanFlow: the average velocity of a jump, learned by its own differential equation, without pairs or a solver."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from osmotic.denoiser import Denoiser, Rescheduled
+from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
+from osmotic.distill.twin import Twin
+from osmotic.estimate import Estimate, like
+from osmotic.levels import as_time
+from osmotic.schedules import Number, Schedule
+from osmotic.training.recipe import Student
+from osmotic.training.task import Batch, Noise, Stream
+
+DIAGONAL = 0.4
+"""Share of samples with s = t, which learn the velocity itself: the identity is only as good as what it starts from."""
+WHOLE = 0.3
+"""Share of the others that aim at the data, s = 0: one step is what is asked for most."""
+FLAT = 0.5
+"""Share of times that are uniform on the straight path: the log-normal law hardly ever sees the noise that one step
+starts from."""
+MEAN, DEVIATION = 0.1, 1.6
+"""Of log(sigma / alpha / sigma_data) for the other times: the published -0.6 and 1.6 for data of deviation 0.5."""
+
+END = 1 - 1e-6
+"""Of the path, the noisiest time that is trained. At t = 1, the limit of the times below it, log-SNR may be infinite,
+through which other paths are read: it has no derivative, and its inverse may round to a time above 1."""
+
+
+class Straight(Schedule):
+    """``alpha = 1 - t, sigma = sd t``: the rectified path in units of the data, on which a velocity is ``sd eps - x0``.
+
+    With sd = 1 it is :class:`~osmotic.schedules.Rectified`. Half of the way is where noise and data are equally strong.
+
+    Args:
+        sigma_data: sd, the data's standard deviation, positive.
+    """
+
+    def __init__(self, sigma_data: float = 1.0) -> None:
+        if not sigma_data > 0:
+            raise ValueError(f"Straight needs a positive sigma_data; got {sigma_data}.")
+        self.sigma_data = sigma_data
+
+    def pair(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return 1 - t, self.sigma_data * t
+
+    def time(self, log_snr: Number) -> Tensor:
+        return torch.sigmoid(-as_time(log_snr) / 2 - math.log(self.sigma_data))
+
+
+def straight(denoiser: Denoiser, path: Straight) -> Rescheduled:
+    """A denoiser of any path, read on the straight one."""
+    return Rescheduled(denoiser, path)
+
+
+def latest(denoiser: Denoiser, path: Straight) -> float:
+    """The noisiest time on the straight path at which a denoiser is trained."""
+    return straight(denoiser, path).start * END
+
+
+def velocity(estimate: Estimate, path: Straight) -> Tensor:
+    """``sd eps - x0``, ``(B, *S)``: the average velocity from t to s of an estimate aimed at s."""
+    return estimate.at(-1.0, path.sigma_data)
+
+
+def meanflow(
+    student: Denoiser,
+    frozen: Denoiser,
+    path: Straight,
+    x0: Tensor,
+    t: Tensor,
+    s: Tensor,
+    eps: Tensor,
+    cond: object = None,
+    teacher: Denoiser | None = None,
+) -> Tensor:
+    """``|u - sg(v - (t - s) du/dt)|^2 / sd^2``, u the average velocity from t to s at ``x = (1 - t) x0 + t sd eps``.
+
+    ``du/dt = v . grad_x u + d_t u`` along the trajectory is one forward-mode derivative of the whole denoiser. Geng et
+    al. 2025 (arXiv 2505.13447), with their power p = 0: any other gives a geometric median of the random velocity and
+    loses the mass of small modes. With a teacher v is its velocity, which is not random; without, v is ``sd eps - x0``
+    in the target and the student's own velocity (s = t) in the derivative (Geng et al. 2025, arXiv 2512.02012), which
+    has the same expectation and less variance.
+
+    Args:
+        student: a flow map on any path, called for gradients.
+        frozen: the same network, called without; it is differentiated in x and t, so its clock must turn slowly.
+        path: on which t and s are meant.
+        x0: clean samples, ``(B, *S)``.
+        t: times ``(B,)`` in (0, 1), at most the start of ``straight(student, path)``.
+        s: times aimed at, ``(B,)`` in [0, t].
+        eps: unit noise, ``(B, *S)``.
+        cond: handed to all.
+        teacher: a denoiser on any path.
+
+    Returns:
+        Losses ``(B,)``, the mean over a sample's dimensions.
+    """
+    alpha, sigma, gap = like(x0, *path.numbers(t), t - s)
+    x = x0 * alpha + eps * sigma
+    twin = Twin(x.device)
+    u = velocity(straight(student, path)(x, t, cond, s), path)
+    with torch.no_grad():
+        if teacher is None:
+            v = eps * path.sigma_data - x0
+            with twin.again():
+                tangent = velocity(straight(frozen, path)(x, t, cond), path)
+        else:
+            v = tangent = velocity(straight(teacher, path)(x, t, cond), path)
+        with twin.again():
+            goal = v - gap * rate(frozen, path, x, t, s, tangent, cond)
+    loss: Tensor = (u - goal).square().flatten(1).mean(1) / path.sigma_data**2
+    return loss
+
+
+def rate(
+    denoiser: Denoiser, path: Straight, x: Tensor, t: Tensor, s: Tensor, tangent: Tensor, cond: object = None
+) -> Tensor:
+    """``tangent . grad_x u + d_t u``, ``(B, *S)``: how the average velocity to a fixed s changes along a direction."""
+    flow = straight(denoiser, path)
+
+    def average(x: Tensor, t: Tensor) -> Tensor:
+        return velocity(flow(x, t, cond, s), path)
+
+    # Fused attention kernels have no forward-mode rule.
+    with sdpa_kernel(SDPBackend.MATH):
+        pair: tuple[Tensor, ...] = torch.func.jvp(average, (x, t), (tangent, torch.ones_like(t)))
+    return pair[1]
+
+
+class MeanFlow(FewStep):
+    """:func:`meanflow` over times of its own law; with the teacher's velocity if there is a teacher."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.path = Straight(setting.start.sigma_data)
+        self.latest = latest(self.denoiser, self.path)
+
+    def loss(self, player: str, batch: Batch, modules: Mapping[str, nn.Module]) -> Tensor:
+        t, s = times(batch.noise, self.latest)
+        eps = batch.noise.normal(Stream.NOISE, batch.x0.shape[1:])
+        cond = self.shown(batch)
+        return meanflow(self.student(modules), self.denoiser, self.path, batch.x0, t, s, eps, cond, self.teacher)
+
+
+def times(noise: Noise, last: float) -> tuple[Tensor, Tensor]:
+    """Times t in (0, last] and aims s in [0, t] on the straight path, two ``(B,)``."""
+    which, where, kind, aim = (shares(noise, 100 + k) for k in range(4))
+    normal = torch.sigmoid(MEAN + DEVIATION * torch.special.ndtri(where))
+    t = torch.where(which < FLAT, where, normal).clamp(1e-6, 1.0) * last
+    s = torch.where(
+        kind < DIAGONAL, t, torch.where(kind < DIAGONAL + (1 - DIAGONAL) * WHOLE, torch.zeros_like(t), aim * t)
+    )
+    return t, s
+
+
+def shares(noise: Noise, stream: int) -> Tensor:
+    """One uniform number in (0, 1) a slot, ``(B,)`` float64 on the CPU, where times live."""
+    draw = torch.rand(noise.total, generator=noise.generator(stream), dtype=torch.float64)
+    return noise.own(draw.clamp(1e-12, 1 - 1e-12))
+
+
+def _stages(start: Start) -> tuple[Stage, ...]:
+    student = Student(method="meanflow", form="flow-map", smooth=True, sampler="jump", steps=1)
+    return (Stage("", lambda start: student, MeanFlow),)
+
+
+METHOD = Method(
+    name="meanflow",
+    what="average velocities by their own differential equation; with or without a teacher",
+    stages=_stages,
+    teacher=False,
+    steps=1400,
+    rate=0.5,
+)

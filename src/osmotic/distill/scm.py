@@ -1,0 +1,188 @@
+"""Continuous-time consistency: the student's answer must not change along a trajectory, in exact derivatives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from osmotic.denoiser import Denoiser, Rescheduled
+from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
+from osmotic.distill.gap import noised
+from osmotic.distill.twin import Twin
+from osmotic.estimate import Estimate, like
+from osmotic.laws import LogNormal, Stratified
+from osmotic.schedules import Schedule
+from osmotic.training.recipe import Student
+from osmotic.training.task import Batch, Stream
+
+MEAN, DEVIATION = -1.0 + math.log(2), 1.4  # of log(rho / sd); the paper's mean -1.0 is for data of deviation 1/2
+WARM = 0.15  # share of the steps over which the unstable part of the tangent is faded in
+SOFT = 0.1  # c of the tangent's normalisation g / (|g| + c)
+SMALL = 64  # dimensions up to which c is 1 where the tangent is random
+
+
+class Trig(Schedule):
+    """``x_t = cos(theta) x0 + sin(theta) sd eps`` with theta = pi t / 2: as large as the data at every level.
+
+    Lu & Song 2024 (arXiv 2410.11081), TrigFlow.
+
+    Args:
+        sigma_data: sd.
+    """
+
+    def __init__(self, sigma_data: float) -> None:
+        self.sigma_data = sigma_data
+
+    def pair(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.sin(math.pi / 2 * (1 - t)), self.sigma_data * torch.sin(math.pi / 2 * t)
+
+    def time(self, log_snr: Tensor | float) -> Tensor:
+        half = -torch.as_tensor(log_snr) / 2
+        return 2 / math.pi * torch.atan(torch.exp(half) / self.sigma_data)
+
+
+def velocity(estimate: Estimate, theta: Tensor, sigma_data: float) -> Tensor:
+    """``F = (cos(theta) eps sd - sin(theta) x0) / sd``: the estimate as the trajectory's slope, in units of sd.
+
+    For a consistency function ``x0 = f`` it is ``(cos(theta) x - f) / (sd sin(theta))``, without that division.
+    """
+    return estimate.at(-theta.sin() / sigma_data, theta.cos())
+
+
+def tangent(
+    student: Denoiser, x: Tensor, t: Tensor, slope: Tensor, cond: object = None, warm: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """F and ``g = -cos^2 (F - slope) - r cos sin (x / sd + dF/dtheta)``, ``(B, *S)`` each.
+
+    With r = 1, g is ``cos(theta) / sd`` times the derivative of f along the trajectory: 0 at an exact consistency
+    function. dF/dtheta is the student's exact forward-mode derivative in the direction (sd slope, 1).
+
+    Args:
+        student: on :class:`Trig`.
+        x: noisy samples.
+        t: times ``(B,)``.
+        slope: ``dx / dtheta / sd``, of the data and noise at hand or of a teacher.
+        cond: handed to the student.
+        warm: r in [0, 1].
+    """
+    sd = _trig(student).sigma_data
+    theta = math.pi / 2 * t
+    (scale,) = like(x, theta.cos() * theta.sin())
+
+    def output(x: Tensor, theta: Tensor) -> Tensor:
+        return velocity(aimed(student, x, 2 / math.pi * theta, cond), theta, sd)
+
+    # Scaled by cos sin before the derivative is taken: a clock's own slope may be as large as 1 / (cos sin).
+    with sdpa_kernel(SDPBackend.MATH):  # the only attention with a forward-mode derivative
+        pair = torch.func.jvp(output, (x, theta), (scale * slope * sd, theta.cos() * theta.sin()))
+    out, change = pair[0], pair[1]
+    (square,) = like(x, theta.cos().square())
+    return out, -square * (out - slope) - warm * (scale * x / sd + change)
+
+
+def aimed(student: Denoiser, x: Tensor, t: Tensor, cond: object) -> Estimate:
+    """The student's estimate aimed at the data."""
+    estimate: Estimate = student(x, t, cond, torch.zeros((), dtype=t.dtype))
+    return estimate
+
+
+def continuous(
+    student: Denoiser,
+    frozen: Denoiser,
+    teacher: Denoiser | None,
+    x0: Tensor,
+    t: Tensor,
+    eps: Tensor,
+    cond: object = None,
+    warm: float = 1.0,
+) -> Tensor:
+    """``mean((F - sg(F + g / (|g| + c)))^2) / tan(theta)``, g along a teacher's slope (sCD) or the data's (sCT).
+
+    Lu & Song 2024 (arXiv 2410.11081), with ``|g|`` the root mean square over a sample and the weight ``1 / tan(theta)``
+    alone, without a learned weight of each level. Dividing by ``|g|`` makes the metric robust. With a teacher the slope
+    is a function of x_t and that does no harm. The data's slope is random, so there c depends on the dimension
+    (:func:`softness`): with the paper's 0.1 mode masses do not survive below some hundred dimensions.
+
+    Args:
+        student: whose f is trained, on :class:`Trig` (an :class:`~osmotic.denoiser.Rescheduled` of the model).
+        frozen: the same, as it is called without gradients.
+        teacher: of the slope, on the same path; None for the slope ``cos eps - sin x0 / sd`` of the data.
+        x0: clean samples ``(B, *S)``.
+        t: times ``(B,)``, float64.
+        eps: unit noise ``(B, *S)``.
+        cond: handed to all.
+        warm: r in [0, 1], by which the tangent's second part is faded in.
+
+    Returns:
+        ``(B,)``.
+    """
+    schedule = _trig(student)
+    sd, theta = schedule.sigma_data, math.pi / 2 * t
+    x = noised(schedule, x0, t, eps)
+    twin = Twin(x.device)
+    out = velocity(aimed(student, x, t, cond), theta, sd)
+    with torch.no_grad():
+        slope = velocity(Estimate(x0, eps) if teacher is None else teacher(x, t, cond), theta, sd)
+        with twin.again():
+            same, g = tangent(frozen, x, t, slope, cond, warm)
+        size = g.square().flatten(1).mean(1).sqrt()
+        c = SOFT if teacher is not None else softness(x0[0].numel())
+        goal = same + g / (like(g, size)[0] + c)
+    loss: Tensor = (out - goal).square().flatten(1).mean(1)
+    return loss / theta.tan().to(loss)
+
+
+def softness(dimension: int) -> float:
+    """c without a teacher: 1 up to 64 dimensions, falling as their inverse square to the paper's 0.1."""
+    return max(SOFT, min(1.0, (SMALL / dimension) ** 2))
+
+
+def _trig(student: Denoiser) -> Trig:
+    if not isinstance(student.schedule, Trig):
+        raise ValueError(
+            f"Continuous-time consistency is stated on the trigonometric path, and this student lies on "
+            f"{type(student.schedule).__name__}; pass Rescheduled(student, Trig(sigma_data))."
+        )
+    return student.schedule
+
+
+class Continuous(FewStep):
+    """Continuous-time consistency distillation, or training where there is no teacher, with a tangent warm-up."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        sd = setting.start.sigma_data
+        self.trig, self.warm = Trig(sd), max(1.0, WARM * setting.steps)
+        self.law = Stratified(LogNormal(MEAN + math.log(sd), DEVIATION))
+
+    def loss(self, player: str, batch: Batch, modules: Mapping[str, nn.Module]) -> Tensor:
+        noise, trig = batch.noise, self.trig
+        student, frozen = Rescheduled(self.student(modules), trig), Rescheduled(self.denoiser, trig)
+        teacher = None if self.teacher is None else Rescheduled(self.teacher, trig)
+        t = noise.own(self.law.draw(trig, noise.total, noise.generator(Stream.TIME))[0])
+        # A path that ends less noisy than the law is trained at its end; the whole tangent is what is measured.
+        t = t.clamp(max=min(d.start for d in (student, teacher) if d is not None))
+        warm = min(1.0, batch.step / self.warm) if batch.training else 1.0
+        eps = noise.normal(Stream.NOISE, batch.x0.shape[1:])
+        return continuous(student, frozen, teacher, batch.x0, t, eps, self.shown(batch), warm)
+
+
+def _stages(start: Start) -> tuple[Stage, ...]:
+    def student(start: Start) -> Student:
+        return Student(method="scm", form="consistency", sampler="consistency", steps=1, smooth=True)
+
+    return (Stage("", student, Continuous),)
+
+
+METHOD = Method(
+    name="scm",
+    what="continuous-time consistency: the answer does not change along a trajectory, in exact derivatives",
+    stages=_stages,
+    teacher=False,
+    steps=1500,
+    reads=frozenset({"guidance"}),
+)

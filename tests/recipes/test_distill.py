@@ -1,0 +1,206 @@
+"""``osmotic distill`` and few-step objectives of ``osmotic train``: every method on every kind of data, end to end."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import osmotic
+from osmotic.denoiser import Denoiser
+from osmotic.distill import METHODS
+from osmotic.likelihood import log_prob
+from osmotic.recipes.beside import beside
+from osmotic.recipes.distill import distill
+from osmotic.training.options import Options
+from osmotic.training.recipe import Architecture, Distillation, Process, Recipe
+
+FEW = Options(steps=4, batch_size=8, warmup=1, checkpoint_every=2, preview_every=4, evaluate_every=4, ema=(2.0,))
+SMALL = Architecture(widths=(8, 16), blocks=1, attention=())
+SCRATCH = [name for name, method in METHODS.items() if not method.teacher]
+READS = {"pairs": 64, "jumps": 4}
+
+
+def sequences():
+    """Two classes of sines, 3 channels of 12 positions."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    phase = rng.uniform(0, 6, (80, 1, 1))
+    time = np.arange(12)[None, None]
+    x = np.sin((1 + labels[:, None, None]) * time / 2 + phase + np.arange(3)[None, :, None])
+    return x.astype(np.float32), labels
+
+
+def source(kind):
+    if kind == "images":
+        return "digits"
+    if kind == "vectors":
+        return torch.randn(80, 3, generator=torch.Generator().manual_seed(0)).numpy()
+    return sequences()
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    """A run of four steps on each kind of data: pictures and sequences with classes, vectors without."""
+    made = {}
+    for kind in ("images", "vectors", "sequences"):
+        out = tmp_path_factory.mktemp("teachers") / kind
+        recipe = Recipe(
+            options=FEW,
+            architecture=Architecture(widths=(16, 16)) if kind == "vectors" else SMALL,
+            reading={"kind": "sequences"} if kind == "sequences" else {},
+        )
+        osmotic.train(source(kind), out, recipe)
+        made[kind] = out
+    return made
+
+
+def numbers(method):
+    return Distillation(**{name: value for name, value in READS.items() if name in METHODS[method].reads})
+
+
+def student(teachers, kind, method, tmp_path, **more):
+    data = None if kind == "images" else source(kind)
+    return distill(
+        teachers[kind],
+        tmp_path / "student",
+        method,
+        data=data,
+        options=FEW,
+        numbers=numbers(method),
+        device="cpu",
+        **more,
+    )
+
+
+@pytest.mark.parametrize("kind", ["images", "vectors", "sequences"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_distils_every_kind_of_data(method, kind, teachers, tmp_path):
+    """It trains, is stored, loads and samples as it was trained; guided students are asked for a scale."""
+    if method == "guided" and kind == "vectors":
+        with pytest.raises(ValueError, match="class"):
+            student(teachers, kind, method, tmp_path)
+        return
+    run = student(teachers, kind, method, tmp_path)
+    model = osmotic.load(run.directory)
+    assert model.recipe.student is not None
+    assert model.recipe.student.method == method
+    labels = None if kind == "vectors" else [0, 1, 1]
+    guidance = 2.0 if model.recipe.student.scales else 1.0
+    x = model.sample(3, labels, guidance)
+    assert x.shape == (3, *model.spec.shape)
+    assert bool(torch.isfinite(x).all())
+    assert torch.equal(x, model.sample(3, labels, guidance)), "a sample is a function of the seed"
+    assert torch.allclose(x[1:2], model.sample(1, labels and labels[1:2], guidance, first=1), atol=1e-4)
+    if model.denoiser.stops is None:
+        assert model.sample(3, labels, guidance, steps=3).shape == x.shape
+    else:
+        assert model.plan().steps == len(model.denoiser.stops)
+
+
+@pytest.mark.parametrize("objective", SCRATCH)
+def test_few_step_objectives_train_from_scratch(objective, tmp_path):
+    recipe = Recipe(options=FEW, architecture=Architecture(widths=(16, 16)), process=Process(objective=objective))
+    osmotic.train("moons", tmp_path / "run", recipe)
+    model = osmotic.load(tmp_path / "run")
+    assert model.recipe.student.method == objective
+    assert bool(torch.isfinite(model.sample(4, 0)).all())
+    wrong = recipe.model_copy(update={"process": Process(objective=objective, law="uniform")})
+    with pytest.raises(ValueError, match="no --law"):
+        osmotic.train("moons", tmp_path / "law", wrong)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_student_is_an_ordinary_denoiser_where_it_has_a_diagonal(method, teachers, tmp_path):
+    """Solvers, likelihood and another distillation take it; where it has none, the sentence says what to do."""
+    if method == "guided":
+        pytest.skip("needs classes")
+    model = osmotic.load(student(teachers, "vectors", method, tmp_path).directory)
+    assert isinstance(model.denoiser, Denoiser)
+    if model.denoiser.diagonal:
+        assert bool(torch.isfinite(model.sample(2, sampler="heun", steps=2)).all())
+        assert bool(torch.isfinite(log_prob(model.denoiser, torch.zeros(1, 3), rtol=1e-1, atol=1e-1)).all())
+        return
+    for attempt in (
+        lambda: model.sample(2, sampler="heun"),
+        lambda: log_prob(model.denoiser, torch.zeros(1, 3)),
+        lambda: distill(tmp_path / "student", tmp_path / "again", "consistency", data=source("vectors"), options=FEW),
+    ):
+        with pytest.raises(ValueError, match="posterior mean"):
+            attempt()
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_killed_distillation_goes_on_where_it_stood(teachers, tmp_path):
+    """Rounds that are finished are not done again, and the result is the same bits."""
+    whole = student(teachers, "vectors", "progressive", tmp_path / "a")
+    other = student(teachers, "vectors", "progressive", tmp_path / "b")
+    marks = {path: path.stat().st_mtime_ns for path in (tmp_path / "b").glob("student/stages/*/checkpoints/*/*")}
+    assert marks
+    for folder in other.folders():
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    again = student(teachers, "vectors", "progressive", tmp_path / "b", resume=True)
+    assert {path: path.stat().st_mtime_ns for path in marks} == marks
+    a, b = osmotic.load(whole.directory), osmotic.load(again.directory)
+    assert torch.equal(a.sample(4), b.sample(4))
+
+
+def test_guidance_is_distilled_into_the_student(teachers, tmp_path):
+    run = distill(teachers["images"], tmp_path / "s", "consistency", options=FEW, numbers=Distillation(guidance=2.0))
+    assert osmotic.load(run.directory).recipe.distillation.guidance == 2.0
+
+
+def test_wrong_use_is_one_sentence_and_writes_nothing(teachers, tmp_path, osmotic):
+    vectors, images = teachers["vectors"], teachers["images"]
+    out = tmp_path / "out"
+    cases = [
+        ([vectors, "--method", "progresive"], "progressive"),
+        ([vectors, "--method", "consistency", "--pairs", 100], "takes no --pairs"),
+        ([images, "--method", "progressive", "--jumps", 12], "power of two|halve"),
+        ([images, "--method", "progressive", "--jumps", 8, "--last-jumps", 3], "halve"),
+        ([tmp_path, "--method", "consistency"], "not a run"),
+        ([vectors, "--method", "consistency", "--guidance", 2], "no classes"),
+        ([vectors, "--method", "consistency"], "--data"),
+    ]
+    import re
+
+    for words, expected in cases:
+        code, _, err = osmotic("distill", *words, "--out", out)
+        assert code == 2, (words, err)
+        assert re.search(expected, err), err
+        assert err.count("\n") == 1
+        assert "Traceback" not in err
+        assert not out.exists()
+
+
+def test_the_command_prints_the_student_beside_its_teacher(teachers, tmp_path, osmotic):
+    words = ["--steps", 4, "--batch-size", 8, "--checkpoint-every", 4, "--preview-every", 4, "--evaluate-every", 4]
+    code, out, err = osmotic("distill", teachers["images"], "--method", "consistency", "--out", tmp_path / "s", *words)
+    assert code == 0, err
+    assert "consistency" in out
+    assert "evaluations" in out
+    stored = json.loads((tmp_path / "s" / "evaluation" / "bench.json").read_text())
+    student = [p for p in stored["points"] if p["run"].endswith("/s")]
+    assert [p["steps"] for p in student] == [1, 2, 4, 8, 20]
+    assert not (teachers["images"] / "evaluation").exists(), "nothing is written into the teacher"
+    code, out, err = osmotic("sample", tmp_path / "s", "--steps", 3, "--count", 4)
+    assert code == 0, err
+
+
+def test_tuning_chooses_the_stops_of_a_flow_map(teachers, tmp_path, osmotic):
+    run = student(teachers, "images", "consistency", tmp_path)
+    code, out, err = osmotic("tune", run.directory, "--nfe", 2, "--minutes", 0.2)
+    assert code == 0, err
+    assert "energy" in out
+    tuned = json.loads((run.directory / "tuning" / "nfe-2.json").read_text())
+    assert tuned["choice"]["sampler"] == "consistency"
+    assert tuned["choice"]["steps"] == 2
+
+
+def test_rounds_are_measured_beside_the_teacher(teachers, tmp_path):
+    run = student(teachers, "images", "progressive", tmp_path)
+    lines, paths = beside(teachers["images"], run.directory, None)
+    assert any("jumps-2" in line or "stages" in line for line in lines)
+    assert all(path.is_file() for path in paths)
