@@ -160,10 +160,13 @@ def run(
 
         data = make(setting.taught, (oracle.means.shape[1],), setting.start, setting.start.numbers.pairs, seed=seed)
     optimizers = {
-        name: torch.optim.Adam(module.parameters(), lr=rate * task.tuning(name).rate, betas=task.tuning(name).betas)
+        name: torch.optim.Adam(
+            module.parameters(), lr=rate * task.tuning(name).rate, betas=task.tuning(name).betas, fused=True
+        )
         for name, module in task.players.items()
     }
-    average = {name: p.detach().clone() for name, p in setting.student.named_parameters()}
+    weights = [p.detach() for p in setting.student.parameters()]
+    average = [p.clone() for p in weights]
     torch.manual_seed(seed)
     for step in range(steps):
         rows = torch.randint(len(data), (batch,), generator=draws) if data is not None else None
@@ -186,10 +189,6 @@ def run(
             optimizers[name].step()
             task.update(name, noise, losses.detach().double())
         beta = min(0.99, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, p in setting.student.named_parameters():
-                average[name].lerp_(p, 1 - beta)
-    with torch.no_grad():
-        for name, p in setting.student.named_parameters():
-            p.copy_(average[name])
+        torch._foreach_lerp_(average, weights, 1 - beta)
+    torch._foreach_copy_(weights, average)
     return task

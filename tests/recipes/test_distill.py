@@ -1,6 +1,7 @@
 """``osmotic distill`` and few-step objectives of ``osmotic train``: every method on every kind of data, end to end."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from osmotic.distill import METHODS
 from osmotic.likelihood import log_prob
 from osmotic.recipes.beside import beside
 from osmotic.recipes.distill import distill
+from osmotic.recipes.train import train
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Distillation, Process, Recipe
 
@@ -164,8 +166,6 @@ def test_wrong_use_is_one_sentence_and_writes_nothing(teachers, tmp_path, osmoti
         ([vectors, "--method", "consistency", "--guidance", 2], "no classes"),
         ([vectors, "--method", "consistency"], "--data"),
     ]
-    import re
-
     for words, expected in cases:
         code, _, err = osmotic("distill", *words, "--out", out)
         assert code == 2, (words, err)
@@ -175,9 +175,40 @@ def test_wrong_use_is_one_sentence_and_writes_nothing(teachers, tmp_path, osmoti
         assert not out.exists()
 
 
+def test_a_target_that_says_nothing_at_pure_noise_is_refused(tmp_path, osmotic):
+    """eps on the VP path: an error of the network is 150 times larger in x0; progressive distillation can bear it."""
+    process = Process(schedule="vp", target="eps", law="uniform")
+    recipe = Recipe(options=FEW, architecture=Architecture(widths=(16, 16)), process=process)
+    train("moons", tmp_path / "t", recipe)
+    code, _, err = osmotic("distill", tmp_path / "t", "--method", "consistency", "--out", tmp_path / "s")
+    assert code == 2
+    assert "predicts eps" in err
+    assert "--target v" in err
+    assert not (tmp_path / "s").exists()
+    distill(tmp_path / "t", tmp_path / "p", "progressive", options=FEW, numbers=Distillation(jumps=2), device="cpu")
+
+
+def test_gamma_sampling_is_for_flow_maps(teachers, tmp_path, osmotic):
+    run = student(teachers, "images", "ctm", tmp_path)
+    drawn = {}
+    for words in (["--gamma", 0.5], ["--sampler", "jump"], ["--gamma", 0]):
+        out = tmp_path / "_".join(map(str, words))
+        code, _, err = osmotic("sample", run.directory, "--steps", 3, "--count", 2, "--out", out, *words)
+        assert code == 0, err
+        drawn[out.name] = next(out.glob("*.npz")).read_bytes()
+    arrays = {name: np.load(tmp_path / name / "samples_2x8x8x1.npz")["arr_0"] for name in drawn}
+    assert np.array_equal(arrays["--sampler_jump"], arrays["--gamma_0"])
+    assert not np.array_equal(arrays["--sampler_jump"], arrays["--gamma_0.5"])
+    other = student(teachers, "vectors", "consistency", tmp_path / "other")
+    code, _, err = osmotic("sample", other.directory, "--gamma", 0.5)
+    assert code == 2
+    assert "flow maps" in err
+
+
 def test_the_command_prints_the_student_beside_its_teacher(teachers, tmp_path, osmotic):
     words = ["--steps", 4, "--batch-size", 8, "--checkpoint-every", 4, "--preview-every", 4, "--evaluate-every", 4]
-    code, out, err = osmotic("distill", teachers["images"], "--method", "consistency", "--out", tmp_path / "s", *words)
+    words = ["--method", "consistency", "--out", tmp_path / "s", *words]
+    code, out, err = osmotic("distill", teachers["images"], *words)
     assert code == 0, err
     assert "consistency" in out
     assert "evaluations" in out

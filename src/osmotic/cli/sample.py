@@ -21,6 +21,7 @@ from osmotic.training.recipe import Frozen, Grid, Sampler
 from osmotic.training.sampling import SAMPLER, STEPS, Tuned
 
 if TYPE_CHECKING:
+    from osmotic.samplers import Gamma
     from osmotic.training.chosen import Plan
     from osmotic.training.model import Model
 
@@ -58,6 +59,12 @@ class Sampling(Frozen):
     sampler: Sampler | None = Field(None, description=f"the solver (default: as tuned last, else {SAMPLER})")
     steps: int | None = Field(
         None, ge=1, description=f"steps of the solver (default: as tuned last, else {STEPS}); {SLOW}"
+    )
+    gamma: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="flow maps: how much of each jump's noise is fresh, 0 none (jump) to 1 all (consistency)",
     )
     grid: GridName | None = Field(
         None, description="where the solver stops (default: as tuned last, else 'suggested', found from the data)"
@@ -128,7 +135,7 @@ def planned(model: Model, settings: Sampling) -> Plan:
         UsageError: for a stored choice that cannot be used, naming its file.
     """
     try:
-        plan = model.plan(settings.sampler, settings.steps, settings.grid, settings.nfe)
+        plan = model.plan(solver(model, settings), settings.steps, settings.grid, settings.nfe)
         if plan.tuned is not None:
             plan.grid(model.denoiser.schedule, plan.steps, model.denoiser.start)
     except RunError:
@@ -144,6 +151,23 @@ def planned(model: Model, settings: Sampling) -> Plan:
             f"{path} cannot be used ({reason}); run `osmotic tune {path.parent.parent}` again, or delete {path.parent}."
         ) from None
     return plan
+
+
+def solver(model: Model, settings: Sampling) -> str | Gamma | None:
+    """The sampler that was asked for: a name, or gamma-sampling.
+
+    Raises:
+        UsageError: for both, and for gamma where the model is no flow map.
+    """
+    if settings.gamma is None:
+        return settings.sampler
+    if settings.sampler is not None:
+        raise UsageError("--gamma is a sampler of its own; leave out --sampler.")
+    if model.recipe.student is None or model.recipe.student.form != "flow-map":
+        raise UsageError("--gamma is for flow maps, which can aim between noise and data; leave it out for this model.")
+    from osmotic.samplers import Gamma
+
+    return Gamma(settings.gamma)
 
 
 def stored_choice(model: Model, nfe: int | None) -> Tuned | None:

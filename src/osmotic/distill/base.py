@@ -90,6 +90,8 @@ class Method:
         teacher: whether it needs one; others also train from scratch with ``osmotic train --objective NAME``.
         steps: optimizer steps in all, for data like the digits.
         rate: the learning rate as a multiple of the one that a model trained from scratch would have.
+        from_noise: whether its students read a clean sample from the network's output at pure noise, which some
+            targets do not say.
         dropout: whether the student keeps its teacher's dropout; jumps that are learned exactly do without.
         reads: the fields of :class:`~osmotic.training.recipe.Distillation` that mean something to it.
     """
@@ -100,6 +102,7 @@ class Method:
     teacher: bool
     steps: int
     rate: float = 0.25
+    from_noise: bool = True
     dropout: bool = True
     reads: frozenset[str] = field(default_factory=frozenset)
 

@@ -129,6 +129,7 @@ METHOD = Method(
     what="progressive distillation of a student that follows any guidance scale",
     stages=_stages,
     teacher=True,
+    from_noise=False,  # its weight does not ask for x0 where the target says little of it
     dropout=False,
     steps=2400,
     reads=frozenset({"jumps", "last_jumps", "largest_guidance"}),

@@ -68,6 +68,6 @@ METHOD = Method(
     what="regression of the teacher's samples on their noise, for one step",
     stages=_stages,
     teacher=True,
-    steps=3500,
+    steps=2600,
     reads=frozenset({"guidance", "pairs"}),
 )

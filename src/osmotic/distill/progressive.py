@@ -182,6 +182,7 @@ METHOD = Method(
     what="rounds of students that jump twice as far as their teachers",
     stages=lambda start: rounds(start, "progressive"),
     teacher=True,
+    from_noise=False,  # its weight does not ask for x0 where the target says little of it
     dropout=False,
     steps=2600,
     reads=frozenset({"guidance", "jumps", "last_jumps"}),

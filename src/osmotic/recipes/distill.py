@@ -18,6 +18,7 @@ from osmotic.denoiser import Denoiser, NeuralDenoiser
 from osmotic.distill import METHODS, making, pairs, reflow
 from osmotic.distill.base import Method, Stage
 from osmotic.distill.pairs import Pairs
+from osmotic.estimate import inverse
 from osmotic.guidance import ClassifierFree
 from osmotic.recipes import plan
 from osmotic.recipes.beside import STAGES
@@ -39,6 +40,10 @@ PAIRS = "pairs"
 
 TEACHER_STEPS = 2000
 """A method's steps are stated for a teacher of so many (the digits'); longer training asks for longer distillation."""
+
+LOUDEST = 20.0
+"""By how much an error of a network's output may grow in x0 at pure noise, in deviations of the data: EDM's target has
+1, v and velocity about 2, eps 150 on the VP path."""
 
 STRAIGHT, TIMES = 256, 16
 """Pairs and times over which straightness is measured."""
@@ -100,7 +105,7 @@ def distill(
         raise ValueError(f"There is no method {method!r}; there are {', '.join(METHODS)}{hint}")
     (Run.open if resume else Run.refuse_used)(out)
     model = load(teacher, weights, device)
-    refuse_teacher(teacher, model)
+    refuse_teacher(teacher, model, METHODS[method])
     if resume:
         _refuse_changes(out, method, numbers)
         numbers = stored(Run.open(out))[0].distillation
@@ -125,7 +130,7 @@ def distill(
     return Run.open(out)
 
 
-def refuse_teacher(teacher: str | Path, model: Model) -> None:
+def refuse_teacher(teacher: str | Path, model: Model, method: Method) -> None:
     """Refuse a model that cannot teach.
 
     Raises:
@@ -138,6 +143,14 @@ def refuse_teacher(teacher: str | Path, model: Model) -> None:
             f"{teacher} is {what} and has no posterior mean to teach; distil its teacher"
             f"{'' if made is None or made.teacher is None else f', {made.teacher},'} instead."
         )
+    process, denoiser = model.recipe.process, model.denoiser
+    if method.from_noise and isinstance(denoiser, NeuralDenoiser):
+        (_, per_output), _ = inverse(denoiser.schedule.scalars(1.0), denoiser.target.numbers(denoiser.schedule, 1.0))
+        if abs(float(per_output)) > LOUDEST * (process.sigma_data or 1.0):
+            raise RunError(
+                f"{teacher} predicts {process.target}, which says next to nothing of the sample at pure noise, where "
+                f"{method.name} has to read it; train a teacher with --target v or karras, or use --method progressive."
+            )
     if model.recipe.student is not None and model.recipe.student.scales is not None:
         raise RunError(f"{teacher} is told its guidance; distil its teacher with --method guided instead.")
 
