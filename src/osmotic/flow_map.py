@@ -113,7 +113,7 @@ class Chain(NeuralDenoiser):
         if s is not None and t.ndim == 0 and as_time(s).ndim == 0 and not self._knows(float(t), float(s)):
             raise ValueError(
                 f"This student learned the {len(self.stops)} jumps of its own grid, and t = {float(t):.6g} to "
-                f"{float(s):.6g} is none of them; sample it in {len(self.stops)} steps."
+                f"{float(s):.6g} is none of them; sample it with 'jump' in {len(self.stops)} steps."
             )
         if s is None:
             raise ValueError("This student knows jumps and no posterior mean; sample it with 'jump'.")

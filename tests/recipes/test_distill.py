@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-import osmotic
 from osmotic.denoiser import Denoiser
 from osmotic.distill import METHODS
 from osmotic.likelihood import log_prob
 from osmotic.recipes.beside import beside
 from osmotic.recipes.distill import distill
 from osmotic.recipes.train import train
+from osmotic.training.model import load
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Distillation, Process, Recipe
 
@@ -52,7 +52,7 @@ def teachers(tmp_path_factory):
             architecture=Architecture(widths=(16, 16)) if kind == "vectors" else SMALL,
             reading={"kind": "sequences"} if kind == "sequences" else {},
         )
-        osmotic.train(source(kind), out, recipe)
+        train(source(kind), out, recipe)
         made[kind] = out
     return made
 
@@ -84,7 +84,7 @@ def test_every_method_distils_every_kind_of_data(method, kind, teachers, tmp_pat
             student(teachers, kind, method, tmp_path)
         return
     run = student(teachers, kind, method, tmp_path)
-    model = osmotic.load(run.directory)
+    model = load(run.directory)
     assert model.recipe.student is not None
     assert model.recipe.student.method == method
     labels = None if kind == "vectors" else [0, 1, 1]
@@ -103,13 +103,13 @@ def test_every_method_distils_every_kind_of_data(method, kind, teachers, tmp_pat
 @pytest.mark.parametrize("objective", SCRATCH)
 def test_few_step_objectives_train_from_scratch(objective, tmp_path):
     recipe = Recipe(options=FEW, architecture=Architecture(widths=(16, 16)), process=Process(objective=objective))
-    osmotic.train("moons", tmp_path / "run", recipe)
-    model = osmotic.load(tmp_path / "run")
+    train("moons", tmp_path / "run", recipe)
+    model = load(tmp_path / "run")
     assert model.recipe.student.method == objective
     assert bool(torch.isfinite(model.sample(4, 0)).all())
     wrong = recipe.model_copy(update={"process": Process(objective=objective, law="uniform")})
     with pytest.raises(ValueError, match="no --law"):
-        osmotic.train("moons", tmp_path / "law", wrong)
+        train("moons", tmp_path / "law", wrong)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -117,7 +117,7 @@ def test_a_student_is_an_ordinary_denoiser_where_it_has_a_diagonal(method, teach
     """Solvers, likelihood and another distillation take it; where it has none, the sentence says what to do."""
     if method == "guided":
         pytest.skip("needs classes")
-    model = osmotic.load(student(teachers, "vectors", method, tmp_path).directory)
+    model = load(student(teachers, "vectors", method, tmp_path).directory)
     assert isinstance(model.denoiser, Denoiser)
     if model.denoiser.diagonal:
         assert bool(torch.isfinite(model.sample(2, sampler="heun", steps=2)).all())
@@ -145,13 +145,73 @@ def test_a_killed_distillation_goes_on_where_it_stood(teachers, tmp_path):
         folder.rmdir()
     again = student(teachers, "vectors", "progressive", tmp_path / "b", resume=True)
     assert {path: path.stat().st_mtime_ns for path in marks} == marks
-    a, b = osmotic.load(whole.directory), osmotic.load(again.directory)
+    a, b = load(whole.directory), load(again.directory)
     assert torch.equal(a.sample(4), b.sample(4))
+
+
+def test_resuming_keeps_what_the_run_has_and_refuses_another_teacher(teachers, tmp_path):
+    run = student(teachers, "vectors", "consistency", tmp_path)
+    kept = run.recipe()["options"]
+    before = (run.directory / "recipe.json").read_bytes()
+    more, again = Options(steps=6), {"data": source("vectors"), "resume": True, "device": "cpu"}
+    distill(teachers["vectors"], run.directory, "consistency", **again)
+    assert (run.directory / "recipe.json").read_bytes() == before
+    distill(teachers["vectors"], run.directory, "consistency", options=more, **again)
+    assert run.recipe()["options"] == {**kept, "steps": 6}
+    assert run.complete()[0][1].step == 6
+    other = tmp_path / "other"
+    train(source("vectors"), other, Recipe(options=FEW, architecture=Architecture(widths=(16, 16))), steps=3)
+    rounds = student(teachers, "vectors", "progressive", tmp_path / "rounds")
+    for teacher, out, method, options, expected in (
+        (other, run, "consistency", None, "another teacher"),
+        (teachers["vectors"], run, "ect", None, "cannot become ect"),
+        (teachers["vectors"], rounds, "progressive", more, "stages, whose steps cannot change"),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            distill(teacher, out.directory, method, options=options, **again)
+
+
+@pytest.mark.parametrize("method", ["consistency", "ctm", "scm", "knowledge", "shortcut"])
+@pytest.mark.parametrize("first", ["ctm", "meanflow", "shortcut"])
+def test_a_student_with_a_diagonal_teaches_on(first, method, teachers, tmp_path):
+    """Whatever the two clocks and aims are: the next student starts as the first one's diagonal."""
+    taught = student(teachers, "vectors", first, tmp_path)
+    run = distill(
+        taught.directory,
+        tmp_path / "next",
+        method,
+        data=source("vectors"),
+        options=FEW,
+        numbers=numbers(method),
+        device="cpu",
+    )
+    assert bool(torch.isfinite(load(run.directory).sample(2)).all())
+
+
+def test_what_a_student_never_learned_is_refused(teachers, tmp_path, osmotic):
+    """A pair belongs to its class, so a student of pairs knows no "nothing" and no guidance."""
+    model = load(student(teachers, "images", "knowledge", tmp_path).directory)
+    for how in ({"cond": None}, {"cond": 1, "guidance": 3.0}):
+        with pytest.raises(ValueError, match="knows no 'nothing'"):
+            model.sample(2, **how)
+    for words, expected in (
+        (["ect", "--guidance", 3], "takes no --guidance"),
+        (["scm", "--compile"], "without --compile"),
+        (["consistency", "--shard"], "without --shard"),
+    ):
+        code, _, err = osmotic("distill", teachers["images"], "--out", tmp_path / "x", "--method", *words)
+        assert code == 2, words
+        assert expected in err
+    plain = Recipe(options=FEW, architecture=SMALL, process=Process(condition_dropout=0.0))
+    train("digits", tmp_path / "plain", plain)
+    with pytest.raises(ValueError, match="never learned guidance"):
+        distill(tmp_path / "plain", tmp_path / "x", "guided", options=FEW)
+    assert not (tmp_path / "x").exists()
 
 
 def test_guidance_is_distilled_into_the_student(teachers, tmp_path):
     run = distill(teachers["images"], tmp_path / "s", "consistency", options=FEW, numbers=Distillation(guidance=2.0))
-    assert osmotic.load(run.directory).recipe.distillation.guidance == 2.0
+    assert load(run.directory).recipe.distillation.guidance == 2.0
 
 
 def test_wrong_use_is_one_sentence_and_writes_nothing(teachers, tmp_path, osmotic):

@@ -55,14 +55,17 @@ def about_run(path: Path) -> list[str]:
         f"{path}: a run at step {at:,} of {steps:,}",
         f"data: {data.get('source')}, {count} of shape {tuple(data.get('shape', ()))}",
     ]
-    for part in ("architecture", "process", "options"):
-        shown = {k: v for k, v in recipe.get(part, {}).items() if v is not None}
+    for part in ("student", "architecture", "process", "options"):
+        shown = {k: v for k, v in (recipe.get(part) or {}).items() if v is not None}
+        if not shown:
+            continue
         lines.append(f"{part}: " + ", ".join(f"{k} {_plain(v)}" for k, v in shown.items()))
     lines += [f"checkpoint: {folder}" + _held_out(m.held_out) for folder, m in complete]
-    record = next((r for r in reversed(records) if "loss" in r), None)
+    record = next((r for r in reversed(records) if "skipped_in_all" in r), None)
     if record is not None:
         skipped = plural(record["skipped_in_all"], "step")
-        lines.append(f"training loss {record['loss']:.4g} at step {record['step']:,}, {skipped} skipped")
+        losses = ", ".join(f"{k} {v:.4g}" for k, v in record.items() if k == "loss" or k.startswith("loss/"))
+        lines.append(f"training {losses} at step {record['step']:,}, {skipped} skipped")
     return lines + about_tuning(Tuning(run))
 
 
@@ -96,4 +99,6 @@ def _held_out(value: float | None) -> str:
 
 
 def _plain(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return " ".join(map(_plain, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

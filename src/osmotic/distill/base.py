@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from torch import nn
 
@@ -69,6 +68,7 @@ class Stage:
         student: what is trained, from what is known at the start.
         task: how.
         share: of the method's optimizer steps, beside the other stages' shares.
+        hides: whether conditions are dropped in training, so that the student knows "nothing" and can be guided.
         pairs: whether it trains on noise-sample pairs that its teacher makes, ``(B, 2, *S)``: data, then noise.
     """
 
@@ -77,6 +77,7 @@ class Stage:
     task: Callable[[Setting], Task]
     share: float = 1.0
     pairs: bool = False
+    hides: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class Method:
         rate: the learning rate as a multiple of the one that a model trained from scratch would have.
         from_noise: whether its students read a clean sample from the network's output at pure noise, which some
             targets do not say.
+        compiles: whether its losses agree with a compiled network: exact derivatives do not.
         dropout: whether the student keeps its teacher's dropout; jumps that are learned exactly do without.
         reads: the fields of :class:`~osmotic.training.recipe.Distillation` that mean something to it.
     """
@@ -104,6 +106,7 @@ class Method:
     rate: float = 0.25
     from_noise: bool = True
     dropout: bool = True
+    compiles: bool = True
     reads: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -113,8 +116,6 @@ class FewStep(Task):
     Args:
         setting: student and teacher.
     """
-
-    hides: ClassVar[bool] = True  # whether conditions are dropped, so that the student can be guided
 
     def __init__(self, setting: Setting) -> None:
         self.denoiser, self.teacher, self.drop = setting.student, setting.teacher, setting.drop
@@ -128,7 +129,7 @@ class FewStep(Task):
 
     def shown(self, batch: Batch) -> Condition | None:
         """The conditions that student and teacher are both told, some perhaps hidden."""
-        if batch.cond is None or self.drop == 0 or not batch.training or not self.hides:
+        if batch.cond is None or self.drop == 0 or not batch.training:
             return batch.cond
         return batch.cond.drop(batch.noise.uniform(Stream.DROP) >= self.drop)
 

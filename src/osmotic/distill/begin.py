@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from osmotic.denoiser import NeuralDenoiser
-from osmotic.nn.embedding import TimeEmbedding
+from osmotic.nn.embedding import AimEmbedding, TimeEmbedding
+
+AIM = "embedding.aim."
+"""In the names of the weights that read the time aimed at."""
+
+M = TypeVar("M", bound=nn.Module)
 
 FITTED, LEVELS, SPREAD = 1500, 1024, 2.0
 """Steps and levels of the fit of a smooth time embedding, and how wide the levels lie in log(sigma / sigma_data)."""
@@ -19,13 +25,19 @@ def begin(student: NeuralDenoiser, teacher: NeuralDenoiser) -> None:
     """Give a student its teacher's weights; what it reads besides (aim, guidance scale, draws) stays as it was made.
 
     The aim and the scale change nothing at first, so the student is its teacher then. A teacher that learned a variance
-    gives the half of its output that is the mean. Where the student's clock turns more slowly, its time embedding is
-    fitted to the teacher's, level by level.
+    gives the half of its output that is the mean. Where the student's clock turns more slowly, or the teacher is a flow
+    map and the student none, the student's time embedding is fitted to what the teacher is told on its diagonal, level
+    by level.
 
     Raises:
         ValueError: if the networks differ in anything else, the conditions that they read for one.
     """
     own, theirs = student.network.state_dict(), teacher.network.state_dict()
+    aims = [name for name in theirs if AIM in name]
+    slower = repr(student.clock) != repr(teacher.clock)
+    fitted = slower or any(name not in own for name in aims)
+    if fitted:  # what the aim says on the diagonal goes into the time embedding
+        theirs = {name: value for name, value in theirs.items() if name not in aims}
     lacking = [name for name in theirs if name not in own]
     if lacking:
         raise ValueError(
@@ -40,7 +52,7 @@ def begin(student: NeuralDenoiser, teacher: NeuralDenoiser) -> None:
                 "for other data or classes; distil with those that the teacher was trained on."
             )
         mine.copy_(value if mine.shape == value.shape else value[: len(mine)])
-    if repr(student.clock) != repr(teacher.clock):
+    if fitted:
         smooth(student, teacher)
 
 
@@ -51,14 +63,17 @@ def _half(mine: Tensor, theirs: Tensor) -> bool:
 @torch.enable_grad()
 def smooth(student: NeuralDenoiser, teacher: NeuralDenoiser) -> None:
     """Fit the student's time embedding, on its own clock, to what the teacher's network is told at the same levels."""
-    mine, theirs = _embedding(student.network), _embedding(teacher.network)
+    mine, theirs = _find(student.network, TimeEmbedding), _find(teacher.network, TimeEmbedding)
+    aim = _find(teacher.network, AimEmbedding)
+    if mine is None or theirs is None:
+        raise ValueError("This network has no time embedding to fit; distil it by a method without derivatives.")
     device = next(student.parameters()).device
     sd = student.sigma_data or 1.0
     u = (torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS
     log_snr = -2 * (math.log(sd) - 0.5 + SPREAD * torch.special.ndtri(u))
     t = teacher.schedule.time(log_snr).clamp(1e-12, 1.0)
     told, known = (d.clock(d.schedule, t).float().to(device) for d in (student, teacher))
-    goal = theirs(known).detach()
+    goal = (theirs(known) if aim is None else theirs(known) + aim(known, known)).detach()
     optimizer = torch.optim.Adam(mine.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, FITTED)
     for _ in range(FITTED):
@@ -69,8 +84,5 @@ def smooth(student: NeuralDenoiser, teacher: NeuralDenoiser) -> None:
     optimizer.zero_grad()
 
 
-def _embedding(network: nn.Module) -> TimeEmbedding:
-    for module in network.modules():
-        if isinstance(module, TimeEmbedding):
-            return module
-    raise ValueError("This network has no time embedding to make smooth; distil it by a method without derivatives.")
+def _find(network: nn.Module, kind: type[M]) -> M | None:
+    return next((module for module in network.modules() if isinstance(module, kind)), None)

@@ -222,6 +222,7 @@ METHOD = Method(
     what="jumps between any two times, consistent along the teacher's trajectory",
     stages=_stages,
     teacher=True,
-    steps=1300,
-    reads=frozenset({"adversarial"}),
+    steps=1150,
+    reads=frozenset({"guidance", "adversarial"}),
+    compiles=False,
 )

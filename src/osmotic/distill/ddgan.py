@@ -150,8 +150,7 @@ class DDGAN(FewStep):
 
 
 def _stages(start: Start) -> tuple[Stage, ...]:
-    last = start.numbers.last_jumps
-    steps = USUAL if last == 1 else last
+    steps = start.numbers.last_jumps or USUAL
     # Even in the angle, as time is on a variance-preserving cosine path, whatever the path and the data's scale.
     stops = tuple(Cosine(2 * start.sigma_data)(start.schedule, steps)[:-1].tolist())
 
@@ -169,4 +168,5 @@ METHOD = Method(
     steps=1800,
     rate=0.5,
     reads=frozenset({"last_jumps"}),
+    compiles=False,
 )

@@ -133,8 +133,6 @@ class DMD(FewStep):
     at, fresh noise is what the fake score learns from.
     """
 
-    hides = False  # a pair belongs to its condition
-
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         student = setting.student
@@ -188,13 +186,13 @@ def tracker(student: NeuralDenoiser) -> NeuralDenoiser:
 
 
 def _stages(start: Start) -> tuple[Stage, ...]:
-    jumps = start.numbers.last_jumps
+    jumps = start.numbers.last_jumps or 1
     stops = tuple(Cosine(2 * start.sigma_data)(start.schedule, jumps)[:-1].tolist())
 
     def student(start: Start) -> Student:
         return Student(method="dmd", form="consistency", stops=stops, sampler="consistency", steps=jumps)
 
-    return (Stage("", student, DMD, pairs=True),)
+    return (Stage("", student, DMD, pairs=True, hides=False),)  # a pair belongs to its condition
 
 
 METHOD = Method(

@@ -43,8 +43,6 @@ class Knowledge(FewStep):
         setting: student and start; the teacher has made the pairs.
     """
 
-    hides = False
-
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self.variance = setting.start.sigma_data**2
@@ -60,7 +58,7 @@ def one_jump(method: str) -> Student:
 
 
 def _stages(start: Start) -> tuple[Stage, ...]:
-    return (Stage("", lambda _: one_jump("knowledge"), Knowledge, pairs=True),)
+    return (Stage("", lambda _: one_jump("knowledge"), Knowledge, pairs=True, hides=False),)
 
 
 METHOD = Method(

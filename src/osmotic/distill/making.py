@@ -9,10 +9,11 @@ import torch
 from osmotic.data.spec import Spec
 from osmotic.denoiser import Denoiser, NeuralDenoiser
 from osmotic.distill import METHODS
-from osmotic.distill.base import Setting, Stage, Start
+from osmotic.distill.base import Method, Setting, Stage, Start
 from osmotic.distill.begin import begin
 from osmotic.schedules import CATALOG as SCHEDULES
 from osmotic.training import build
+from osmotic.training.options import Options
 from osmotic.training.recipe import Distillation, Process, Recipe
 from osmotic.training.task import Task
 
@@ -46,11 +47,21 @@ def stages(method: str, recipe: Recipe, spec: Spec) -> tuple[Stage, ...]:
 
 def refuse_unread(method: str, numbers: Distillation) -> None:
     """Refuse what was said and would be silently ignored."""
-    # Any teacher can be guided, but one that is asked for every scale.
-    reads = METHODS[method].reads | ({"guidance"} if "largest_guidance" not in METHODS[method].reads else set())
+    reads = METHODS[method].reads
     for name in sorted(numbers.model_fields_set):
         if name not in reads and getattr(numbers, name) != Distillation.model_fields[name].default:
             raise ValueError(f"The method {method} takes no --{name.replace('_', '-')}; leave it out.")
+
+
+def refuse_options(method: Method, options: Options) -> None:
+    """Refuse ways of training that a method's losses cannot have."""
+    if options.shard:
+        raise ValueError("Few-step methods look at copies of the network, which are whole; train without --shard.")
+    if options.compile and not method.compiles:
+        raise ValueError(
+            f"{method.name} takes derivatives of the network that a compiled one does not have, or has with other "
+            "dropout; train without --compile."
+        )
 
 
 def refuse_numbers(numbers: Distillation) -> None:
@@ -88,8 +99,8 @@ def task(
         ValueError: if the networks do not fit each other.
     """
     student = build.denoiser(recipe, spec, device)
+    teacher = None if teacher is None else teacher.to(device)
     if isinstance(first, NeuralDenoiser):
-        begin(student, first)
+        begin(student, first.to(device))
     drop = recipe.process.condition_dropout if spec.classes else 0.0
-    taught = None if teacher is None else teacher.to(device)
-    return stage.task(Setting(student, taught, started(recipe, spec), recipe.options.steps, drop))
+    return stage.task(Setting(student, teacher, started(recipe, spec), recipe.options.steps, drop))

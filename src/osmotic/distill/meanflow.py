@@ -178,4 +178,6 @@ METHOD = Method(
     teacher=False,
     steps=1400,
     rate=0.5,
+    compiles=False,
+    reads=frozenset({"guidance"}),
 )

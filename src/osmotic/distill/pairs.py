@@ -176,6 +176,60 @@ class Pairs:
         return Pairs(self.x[:cut], labels[0], self.first), Pairs(self.x[cut:], labels[1], self.first + cut)
 
 
+def claim(
+    folder: str | Path, name: str, shape: tuple[int, ...], count: int, seed: int, labels: Tensor | None = None
+) -> None:
+    """Say in a folder whose pairs it holds, or refuse one that holds others.
+
+    Args:
+        folder: made if it is not there.
+        name: the teacher's :func:`fingerprint`.
+        shape: of a sample.
+        count: how many pairs.
+        seed: of the noise.
+        labels: of each pair, ``(count,)`` int64; None without classes.
+
+    Raises:
+        RunError: if the folder holds the pairs of another teacher, seed, count, shape or labels.
+    """
+    _claim(Path(folder), _head(name, shape, count, seed, labels))
+
+
+def fill(
+    folder: str | Path,
+    teacher: Denoiser,
+    shape: tuple[int, ...],
+    start: Start,
+    count: int,
+    seed: int,
+    labels: Tensor | None = None,
+    batch_size: int = 256,
+    part: tuple[int, int] = (0, 1),
+    progress: Told | None = None,
+) -> None:
+    """Make the shards that a claimed folder lacks; each is whole or absent, so an interrupted making goes on.
+
+    Args:
+        part: (which, of how many): several processes make every so many-th shard each.
+
+    The others are those of :func:`claim` and :func:`make`.
+
+    Raises:
+        SaveFailed: if the disk is full or not writable; the finished shards are intact.
+    """
+    folder, (own_part, parts) = Path(folder), part
+    for number, low in enumerate(range(0, count, SHARD)):
+        high = min(low + SHARD, count)
+        path = _shard(folder, low)
+        if number % parts != own_part or path.exists():
+            continue
+        own = None if labels is None else labels[low:high]
+        cond = None if own is None else Condition(vector=own)
+        made = make(teacher, shape, start, high - low, seed, low, cond, batch_size, _shifted(progress, low, count))
+        tensors = {"x0": made[:, 0].contiguous(), "noise": made[:, 1].contiguous()}
+        write_atomically(path, save(tensors if own is None else tensors | {"labels": own.contiguous()}))
+
+
 def stored(
     folder: str | Path,
     teacher: Denoiser,
@@ -188,33 +242,9 @@ def stored(
     batch_size: int = 256,
     progress: Told | None = None,
 ) -> Pairs:
-    """The pairs of a folder, made where they are missing: shards that are whole or absent, and a head that says whose.
-
-    An interrupted making goes on with the shards that are missing. One process makes them; others may read afterwards.
-
-    Args:
-        folder: made if it is not there.
-        name: the teacher's :func:`fingerprint`.
-        labels: of each pair, ``(count,)`` int64; None without classes.
-
-    The others are those of :func:`make`.
-
-    Raises:
-        RunError: if the folder holds the pairs of another teacher, seed, count, shape or labels, or a shard is damaged.
-        SaveFailed: if the disk is full or not writable; the finished shards are intact.
-    """
-    folder = Path(folder)
-    _claim(folder, _head(name, shape, count, seed, labels))
-    for low in range(0, count, SHARD):
-        high = min(low + SHARD, count)
-        path = _shard(folder, low)
-        if path.exists():
-            continue
-        own = None if labels is None else labels[low:high]
-        cond = None if own is None else Condition(vector=own)
-        made = make(teacher, shape, start, high - low, seed, low, cond, batch_size, _shifted(progress, low, count))
-        tensors = {"x0": made[:, 0].contiguous(), "noise": made[:, 1].contiguous()}
-        write_atomically(path, save(tensors if own is None else tensors | {"labels": own.contiguous()}))
+    """:func:`claim`, :func:`fill` and :func:`read` by one process; arguments and errors are theirs."""
+    claim(folder, name, shape, count, seed, labels)
+    fill(folder, teacher, shape, start, count, seed, labels, batch_size, progress=progress)
     return read(folder)
 
 

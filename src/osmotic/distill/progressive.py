@@ -147,7 +147,7 @@ def rounds(start: Start, method: str, task: type[Progressive] = Progressive, gui
     Raises:
         ValueError: if the first number does not halve down to the last.
     """
-    most, least = start.numbers.jumps, start.numbers.last_jumps
+    most, least = start.numbers.jumps, start.numbers.last_jumps or 1
     counts = [most]
     while counts[-1] > least and counts[-1] % 2 == 0:
         counts.append(counts[-1] // 2)

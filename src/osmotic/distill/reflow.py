@@ -116,7 +116,7 @@ def _stages(start: Start) -> tuple[Stage, ...]:
     flows = range(1, start.numbers.rounds + 1)
     return (
         *(Stage(f"flow-{number}", lambda _: _flow(), Reflow, 2.0, pairs=True) for number in flows),
-        Stage("", lambda _: one_jump("reflow"), Knowledge, pairs=True),
+        Stage("", lambda _: one_jump("reflow"), Knowledge, pairs=True, hides=False),
     )
 
 

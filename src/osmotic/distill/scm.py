@@ -185,4 +185,5 @@ METHOD = Method(
     teacher=False,
     steps=1500,
     reads=frozenset({"guidance"}),
+    compiles=False,
 )

@@ -144,4 +144,5 @@ METHOD = Method(
     teacher=False,
     steps=2600,
     rate=0.5,
+    reads=frozenset({"guidance"}),
 )

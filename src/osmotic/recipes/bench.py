@@ -103,6 +103,9 @@ def bench(
     known, labels = arrays(training, MOST, seed)
     made = (features or usual)(seen(known, labels, models[0].spec, len(held)))
     settings = list(swept(runs, models, sampler, nfe, guidance))
+    for run, model in zip(runs, models, strict=True):
+        if not model.denoiser.diagonal:
+            say(f"{run} is drawn by its own sampler alone, without guidance but its own: it has no posterior mean")
     if not settings:
         raise ValueError(
             f"No step of {', '.join(sampler)} fits into {plural(max(nfe), 'evaluation')}; allow more with --nfe."
@@ -174,12 +177,14 @@ def swept(
 ) -> Iterator[Setting]:
     """Every solver at every budget, then the first under every other scale at a middle budget; none twice.
 
-    A few-step student has its own sampler, and stops of its own.
+    A few-step student comes first with its own sampler, and stops of its own; solvers only where it has a posterior
+    mean.
     """
     seen = set()
     for run, model in zip(runs, models, strict=True):
-        if not model.denoiser.diagonal or model.recipe.student is not None:
+        if model.recipe.student is not None:
             yield from of_student(run, model, nfe, guidance)
+        if not model.denoiser.diagonal or model.denoiser.stops is not None:
             continue
         middle = min(nfe, key=lambda budget: abs(budget - GUIDED))
         scales = guidance if model.spec.classes is not None and model.recipe.process.condition_dropout > 0 else ()

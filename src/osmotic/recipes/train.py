@@ -15,7 +15,7 @@ from osmotic.data.augment import Augmentation, HorizontalFlip, Shift, Turn, Vert
 from osmotic.data.dataset import Dataset, open_data, split
 from osmotic.data.source import Options as Reading
 from osmotic.data.spec import Spec
-from osmotic.distill import making
+from osmotic.distill import METHODS, making
 from osmotic.recipes import plan
 from osmotic.recipes.preview import preview
 from osmotic.training import build, defaults
@@ -130,6 +130,7 @@ def _refuse_changes(out: str | Path, before: Recipe, asked: Recipe) -> None:
     pairs: list[tuple[BaseModel, BaseModel]] = [
         (before.architecture, asked.architecture),
         (before.process, asked.process),
+        (before.distillation, asked.distillation),
     ]
     fixed: list[tuple[BaseModel, BaseModel, str]] = [
         (old, new, name) for old, new in pairs for name in new.model_fields_set
@@ -176,6 +177,9 @@ def tasked(recipe: Recipe, spec: Spec, device: torch.device) -> Task:
         making.refuse_numbers(recipe.distillation)
         return build.task(recipe, spec, device)
     making.refuse_laws(recipe.process)
+    making.refuse_options(METHODS[objective], recipe.options)
+    if recipe.distillation.guidance != 1:
+        raise ValueError(f"--objective {objective} has no teacher to guide; leave out the guidance.")
     (stage,) = making.stages(objective, recipe, spec)
     return making.task(stage, recipe, spec, device)
 

@@ -153,7 +153,12 @@ def refuse(sampler: Sampler, denoiser: Denoiser, times: Tensor) -> None:
             f"The grid starts at t = {listed[0]:.6g}, noisier than this denoiser's start {denoiser.start:.6g}."
         )
     _refuse_stops(denoiser, listed)
-    if not (sampler.aims or denoiser.diagonal or (sampler.draws and denoiser.latents)):
+    if denoiser.latents and not sampler.draws:
+        raise ValueError(
+            f"{type(sampler).__name__} hands no draws to {type(denoiser).__name__}, which reads some in place of a "
+            "posterior mean; use the sampler 'ddpm'."
+        )
+    if not (sampler.aims or denoiser.diagonal or denoiser.latents):
         raise ValueError(
             f"{type(sampler).__name__} needs the posterior mean, which {type(denoiser).__name__}, a pure flow map, has "
             "not; use the sampler 'jump' or 'consistency'."

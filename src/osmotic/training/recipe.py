@@ -203,7 +203,9 @@ class Distillation(Frozen):
     )
     pairs: int = Field(16_384, ge=64, description="knowledge, reflow, dmd: noise-sample pairs made by the teacher")
     jumps: int = Field(32, ge=2, description="progressive, guided: jumps of the first round; a power of two")
-    last_jumps: int = Field(1, ge=1, description="progressive, guided, dmd, ddgan: jumps of the finished student")
+    last_jumps: int | None = Field(
+        None, ge=1, description="progressive, guided, dmd, ddgan: jumps of the finished student (default: 1, ddgan 4)"
+    )
     rounds: int = Field(1, ge=1, description="reflow: how many times the flow is straightened")
     adversarial: float = Field(0.0, ge=0, description="ctm: weight of the adversarial term; 0 has no discriminator")
 
@@ -220,6 +222,7 @@ class Student(Frozen):
     sampler: Sampler = "jump"
     steps: int = Field(1, ge=1, description="of the sampler, where nothing is said")
     teacher: str | None = Field(None, description="the run that it learned from, and which weights of it")
+    fingerprint: str | None = Field(None, description="of those weights")
 
 
 class Recipe(Frozen):

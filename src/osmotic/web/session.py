@@ -80,7 +80,7 @@ class Session:
         made, denoiser = {name: make() for name, make in CATALOG.items()}, model.denoiser
         self.solvers = [name for name, sampler in made.items() if not sampler.aims and denoiser.diagonal]
         student = model.recipe.student
-        if student is not None and student.form != "denoiser":
+        if student is not None:
             self.solvers = list(dict.fromkeys([student.sampler, *self.solvers]))
         self._drawn: dict[Draw, Tensor] = {}
 
