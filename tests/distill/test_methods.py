@@ -51,7 +51,7 @@ def jumps_of(method: str) -> list[int]:
 CASES = [(method, jumps) for method in METHODS if method not in CLASSES_ONLY for jumps in jumps_of(method)]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("method", "jumps"), CASES)
 def test_a_student_of_seconds_lands_near_the_data(method, jumps, seed):
     reads_jumps = "last_jumps" in METHODS[method].reads
@@ -60,7 +60,7 @@ def test_a_student_of_seconds_lands_near_the_data(method, jumps, seed):
     assert found < ENERGY, f"{method} in {jumps} jumps: energy distance {found:.4f}"
 
 
-@pytest.mark.parametrize("dimensions", [1, 16, 64])
+@pytest.mark.parametrize("dimensions", [1, pytest.param(16, marks=pytest.mark.slow), 64])
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in CLASSES_ONLY])
 def test_the_smaller_mode_keeps_its_mass(method, dimensions):
     """Gaussian oracles cannot see the bias of robust losses and coarse grids; two unequal far modes do."""

@@ -165,7 +165,7 @@ def test_resuming_keeps_what_the_run_has_and_refuses_another_teacher(teachers, t
     for teacher, out, method, options, expected in (
         (other, run, "consistency", None, "another teacher"),
         (teachers["vectors"], run, "ect", None, "cannot become ect"),
-        (teachers["vectors"], rounds, "progressive", more, "stages, whose steps cannot change"),
+        (teachers["vectors"], rounds, "progressive", Options(steps=60), "stages, whose steps cannot change"),
     ):
         with pytest.raises(ValueError, match=expected):
             distill(teacher, out.directory, method, options=options, **again)
