@@ -10,6 +10,7 @@ import torch
 from osmotic.denoiser import Denoiser
 from osmotic.distill import METHODS
 from osmotic.likelihood import log_prob
+from osmotic.recipes import plan
 from osmotic.recipes.beside import beside
 from osmotic.recipes.distill import distill
 from osmotic.recipes.train import train
@@ -106,6 +107,7 @@ def test_few_step_objectives_train_from_scratch(objective, tmp_path):
     train("moons", tmp_path / "run", recipe)
     model = load(tmp_path / "run")
     assert model.recipe.student.method == objective
+    assert plan.student(model.recipe.student).startswith(f"{objective}: ")
     assert bool(torch.isfinite(model.sample(4, 0)).all())
     wrong = recipe.model_copy(update={"process": Process(objective=objective, law="uniform")})
     with pytest.raises(ValueError, match="no --law"):
