@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import osmotic
-from osmotic.recipes import distill as distilling
+from osmotic.recipes import stages
 from osmotic.recipes import train as training
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Recipe
@@ -29,7 +29,7 @@ def test_python_blocks_run(code, tmp_path, monkeypatch, capsys):
         return training.train(data, out, TINY, tell=tell)
 
     monkeypatch.setattr(osmotic, "train", tiny, raising=False)
-    monkeypatch.setattr(distilling, "resolved", lambda teacher, method, asked: teacher)
+    monkeypatch.setattr(stages, "resolved", lambda teacher, method, asked: teacher)
     exec(compile(code, "README.md", "exec"), {})
 
 

@@ -60,7 +60,9 @@ def test_a_student_of_seconds_lands_near_the_data(method, jumps, seed):
     assert found < ENERGY, f"{method} in {jumps} jumps: energy distance {found:.4f}"
 
 
-@pytest.mark.parametrize("dimensions", [1, pytest.param(16, marks=pytest.mark.slow), 64])
+@pytest.mark.parametrize(
+    "dimensions", [1, pytest.param(16, marks=pytest.mark.slow), pytest.param(64, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in CLASSES_ONLY])
 def test_the_smaller_mode_keeps_its_mass(method, dimensions):
     """Gaussian oracles cannot see the bias of robust losses and coarse grids; two unequal far modes do."""

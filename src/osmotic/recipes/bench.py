@@ -103,9 +103,7 @@ def bench(
     known, labels = arrays(training, MOST, seed)
     made = (features or usual)(seen(known, labels, models[0].spec, len(held)))
     settings = list(swept(runs, models, sampler, nfe, guidance))
-    for run, model in zip(runs, models, strict=True):
-        if not model.denoiser.diagonal:
-            say(f"{run} is drawn by its own sampler alone, without guidance but its own: it has no posterior mean")
+    say_alone(runs, models, say)
     if not settings:
         raise ValueError(
             f"No step of {', '.join(sampler)} fits into {plural(max(nfe), 'evaluation')}; allow more with --nfe."
@@ -147,6 +145,13 @@ def bench(
     )
     path = keep(home or runs[0], "bench", found)
     return table(found), [path, curves(found, (home or runs[0]) / FOLDER / "bench.png")]
+
+
+def say_alone(runs: Sequence[Path], models: Sequence[Model], say: Callable[[str], None]) -> None:
+    """Name the students that solvers and guidance are not swept on."""
+    for run, model in zip(runs, models, strict=True):
+        if not model.denoiser.diagonal:
+            say(f"{run} is drawn by its own sampler alone, without guidance but its own: it has no posterior mean")
 
 
 def same_parts(runs: Sequence[Path], data: Any) -> tuple[Subset, Subset]:
