@@ -112,7 +112,7 @@ def test_a_chain_knows_its_own_jumps():
     model, x = Chain(Any(), VE(40.0), Karras(0.5), sigma_data=0.5, stops=STOPS), draws(2, 2)
     grid = torch.tensor([*STOPS, 0.0], dtype=torch.float64)
     assert sample(SAMPLERS["jump"](), model, x, grid).shape == x.shape
-    with pytest.raises(ValueError, match="sample it in 3 steps"):
+    with pytest.raises(ValueError, match="sample it with 'jump' in 3 steps"):
         sample(SAMPLERS["jump"](), model, x, grid[[0, 2, 3]])
     with pytest.raises(ValueError, match="knows jumps and no posterior mean"):
         model(x, grid[0])

@@ -269,8 +269,8 @@ def test_held_out_losses_can_be_measured() -> None:
             assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize(("asked", "count"), [(1, USUAL), (2, 2), (8, 8)])
-def test_the_student_is_sampled_in_the_steps_that_it_learned(asked: int, count: int) -> None:
+@pytest.mark.parametrize(("asked", "count"), [(None, USUAL), (1, 1), (2, 2), (8, 8)])
+def test_the_student_is_sampled_in_the_steps_that_it_learned(asked: int | None, count: int) -> None:
     _, setting = made(asked)
     student = setting.student.eval()
     assert student.stops is not None

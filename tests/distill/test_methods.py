@@ -29,7 +29,7 @@ OWN = {"ddgan": 4}  # methods without fewer jumps
 def numbers(method: str, jumps: int) -> Distillation:
     """What a method must be told to be drawn in so many jumps."""
     reads = METHODS[method].reads
-    said = {"pairs": 4096, "jumps": 16, "last_jumps": jumps}
+    said = {"pairs": 4096, "jumps": 16, "last_jumps": OWN.get(method, jumps)}
     return Distillation(**{name: value for name, value in said.items() if name in reads})
 
 
@@ -48,7 +48,18 @@ def jumps_of(method: str) -> list[int]:
     return [1, 2] if last.stops is None or len(last.stops) == 2 else [1]
 
 
-CASES = [(method, jumps) for method in METHODS if method not in CLASSES_ONLY for jumps in jumps_of(method)]
+def spared(method: str) -> tuple[pytest.MarkDecorator, ...]:
+    """Methods whose toys take most of a minute run with the slow tests."""
+    return (pytest.mark.slow,) if method in ("scm", "meanflow", "ddgan") else ()
+
+
+LISTED = [pytest.param(m, marks=spared(m)) for m in METHODS if m not in CLASSES_ONLY]
+CASES = [
+    pytest.param(method, jumps, marks=spared(method))
+    for method in METHODS
+    if method not in CLASSES_ONLY
+    for jumps in jumps_of(method)
+]
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
@@ -63,7 +74,7 @@ def test_a_student_of_seconds_lands_near_the_data(method, jumps, seed):
 @pytest.mark.parametrize(
     "dimensions", [1, pytest.param(16, marks=pytest.mark.slow), pytest.param(64, marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in CLASSES_ONLY])
+@pytest.mark.parametrize("method", LISTED)
 def test_the_smaller_mode_keeps_its_mass(method, dimensions):
     """Gaussian oracles cannot see the bias of robust losses and coarse grids; two unequal far modes do."""
     oracle = two_modes(dimensions)
