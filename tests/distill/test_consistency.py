@@ -11,7 +11,8 @@ from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser
 from osmotic.distill.base import Setting, Start
 from osmotic.distill.consistency import INTERVALS, METHOD, Consistency, distillation
-from osmotic.distill.gap import Intervals, closeness, difference, huber, noised, spread, squared
+from osmotic.distill.draws import noised
+from osmotic.distill.gap import Intervals, closeness, difference, huber, spread, squared
 from osmotic.estimate import Estimate, Karras, like
 from osmotic.flow_map import Consistency as Student
 from osmotic.nn import MLP

@@ -9,7 +9,7 @@ import torch
 from osmotic.condition import Condition
 from osmotic.distill import pairs
 from osmotic.distill.base import Start
-from osmotic.distill.pairs import Pairs, begun, chord, fingerprint, make, read, stored
+from osmotic.distill.pairs import Pairs, begun, chord, claim, fill, fingerprint, make, read
 from osmotic.guidance import ClassifierFree
 from osmotic.noise import generators
 from osmotic.oracles import Gaussian, GaussianMixture
@@ -124,7 +124,9 @@ def small(monkeypatch):
 
 def store(folder, seed=1, name="teacher", labels=None, count=20, **rest):
     oracle = GaussianMixture(CATALOG["vp"](), torch.tensor([[-1.0], [1.0]]), 0.01)
-    return stored(folder, oracle, name, (1,), start(oracle.schedule), count, seed, labels, **rest)
+    claim(folder, name, (1,), count, seed, labels)
+    fill(folder, oracle, (1,), start(oracle.schedule), count, seed, labels, **rest)
+    return read(folder)
 
 
 def test_an_interrupted_making_goes_on_with_the_missing_shards_alone(tmp_path, small):

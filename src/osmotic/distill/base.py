@@ -110,6 +110,15 @@ class Method:
     reads: frozenset[str] = field(default_factory=frozenset)
 
 
+def single(student: Student, task: Callable[[Setting], Task]) -> Callable[[Start], tuple[Stage, ...]]:
+    """The stages of a method that has one, whose student depends on nothing."""
+
+    def stages(start: Start) -> tuple[Stage, ...]:
+        return (Stage("", lambda start: student, task),)
+
+    return stages
+
+
 class FewStep(Task):
     """The common ground of the methods' tasks: one student, perhaps a teacher that is looked at and never changed.
 

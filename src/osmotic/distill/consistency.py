@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from osmotic.denoiser import Denoiser
-from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
-from osmotic.distill.gap import Intervals, closeness, difference, huber, noised
+from osmotic.distill.base import FewStep, Method, Setting, single
+from osmotic.distill.draws import noised
+from osmotic.distill.gap import Intervals, closeness, difference, huber
 from osmotic.samplers import Heun
 from osmotic.training.recipe import Student
 from osmotic.training.task import Batch, Stream
@@ -80,17 +81,12 @@ class Consistency(FewStep):
         )
 
 
-def _stages(start: Start) -> tuple[Stage, ...]:
-    def student(start: Start) -> Student:
-        return Student(method="consistency", form="consistency", sampler="consistency", steps=1)
-
-    return (Stage("", student, Consistency),)
-
+STUDENT = Student(method="consistency", form="consistency", sampler="consistency", steps=1)
 
 METHOD = Method(
     name="consistency",
     what="consistency distillation: neighbouring points of the teacher's trajectory give the same sample",
-    stages=_stages,
+    stages=single(STUDENT, Consistency),
     teacher=True,
     steps=2000,
     reads=frozenset({"guidance"}),

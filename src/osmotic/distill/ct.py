@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from osmotic.denoiser import Denoiser
-from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
-from osmotic.distill.gap import LIFT, Intervals, closeness, difference, noised, squared
+from osmotic.distill.base import FewStep, Method, Setting, single
+from osmotic.distill.draws import noised
+from osmotic.distill.gap import LIFT, Intervals, closeness, difference, squared
 from osmotic.distill.shadow import Shadow
 from osmotic.training.recipe import Student
 from osmotic.training.task import Batch, Noise, Stream
@@ -95,17 +96,12 @@ class ConsistencyTraining(FewStep):
         self.shadow.load_state(state)
 
 
-def _stages(start: Start) -> tuple[Stage, ...]:
-    def student(start: Start) -> Student:
-        return Student(method="ct", form="consistency", sampler="consistency", steps=1)
-
-    return (Stage("", student, ConsistencyTraining),)
-
+STUDENT = Student(method="ct", form="consistency", sampler="consistency", steps=1)
 
 METHOD = Method(
     name="ct",
     what="consistency training: neighbouring noisings of a sample give the same sample; needs no teacher",
-    stages=_stages,
+    stages=single(STUDENT, ConsistencyTraining),
     teacher=False,
     steps=2800,
 )

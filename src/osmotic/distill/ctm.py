@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from osmotic.denoiser import Denoiser
 from osmotic.distill.adversarial import TUNING, discriminator_loss, discriminator_of, generator_loss, lazily, penalty
 from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
-from osmotic.distill.gap import Intervals, noised
+from osmotic.distill.draws import noised, shares
+from osmotic.distill.gap import Intervals, difference
 from osmotic.distill.shadow import Shadow
-from osmotic.distill.twin import Twin
 from osmotic.estimate import Karras, like
 from osmotic.nn import Discriminator
 from osmotic.samplers import Heun
@@ -72,19 +72,10 @@ def trajectory(
     """
     schedule = student.schedule
     x = noised(schedule, x0, t, eps)
-    aimed = schedule.numbers(s)
-    twin = Twin(x.device)
-    here = student(x, t, cond, s).at(*aimed)
     with torch.no_grad():
         y, _ = Heun().step(teacher, x, t, u, cond)
-        landed = u <= s
-        with twin.again():
-            # The whole batch goes through the network, so that the dropout masks meet the same rows.
-            there = target(y, torch.where(landed, t, u), cond, s).at(*aimed)
-        wide = landed.to(x.device).reshape(-1, *[1] * (x.ndim - 1))
-        goal = torch.where(wide, y, there)
     (scale,) = like(x, output_scale(schedule, t, s, sigma_data))
-    loss: Tensor = ((here - goal) * scale).square().flatten(1).mean(1)
+    loss: Tensor = (difference(student, target, x, t, y, u, cond, s) * scale).square().flatten(1).mean(1)
     return loss
 
 
@@ -198,9 +189,7 @@ class Ctm(FewStep):
 
 def aims(schedule: Schedule, noise: Noise, u: Tensor) -> Tensor:
     """Where to aim from below u, ``(B,)``: at the data, or evenly in the angle between signal and noise, in [0, u]."""
-    kind, share = (
-        noise.own(torch.rand(noise.total, generator=noise.generator(100 + k), dtype=torch.float64)) for k in range(2)
-    )
+    kind, share = (shares(noise, 100 + k) for k in range(2))
     alpha, sigma = schedule(u)
     angle = torch.atan2(sigma, alpha) * share
     between = torch.minimum(schedule.time(-2 * torch.tan(angle).log()), u)

@@ -16,6 +16,7 @@ from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser
 from osmotic.distill.adversarial import TUNING, discriminator_loss, discriminator_of, generator_loss, lazily, penalty
 from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
+from osmotic.distill.draws import noised
 from osmotic.estimate import like
 from osmotic.objectives.posterior import forward, posterior
 from osmotic.schedules import Schedule
@@ -54,8 +55,7 @@ def pair(schedule: Schedule, x0: Tensor, t: Tensor, s: Tensor, eps: Tensor, furt
         eps: unit noise of x_s, ``(B, *S)``.
         further: unit noise of the step, ``(B, *S)``.
     """
-    alpha, sigma = like(x0, *schedule.numbers(s))
-    x_s = x0 * alpha + eps * sigma
+    x_s = noised(schedule, x0, s, eps)
     scale, variance = forward(schedule, t, s)
     kept, fresh = like(x0, scale, variance.sqrt())
     return x_s, x_s * kept + further * fresh

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from osmotic.denoiser import Denoiser, NeuralDenoiser
 from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
+from osmotic.distill.draws import noised, rows
 from osmotic.estimate import Estimate, like
 from osmotic.objectives import denoising
 from osmotic.schedules import Schedule
@@ -68,8 +69,7 @@ def difference(
         ``(B, *S)``, without gradients.
     """
     with torch.no_grad():
-        alpha, sigma = like(x, *teacher.schedule.numbers(t))
-        noisy = x * alpha + eps * sigma
+        noisy = noised(teacher.schedule, x, t, eps)
         real: Tensor = teacher(noisy, t, cond).x0
         moved: Tensor = fake(noisy, t, cond).x0 - real
         size = (x - real).abs().flatten(1).mean(1)
@@ -119,7 +119,7 @@ def simulate(
             alpha, sigma = student.schedule.scalars(t)
             made: Estimate = student(x, torch.tensor(before, dtype=torch.float64), cond, clean)
             x = made.x0 * alpha + fresh[number - 1] * sigma
-            kept = torch.where((index == number).reshape(-1, *[1] * (x.ndim - 1)), x, kept)
+            kept = torch.where(rows(index == number, x), x, kept)
     return kept
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
+from osmotic.distill.base import FewStep, Method, Setting, single
 from osmotic.distill.ct import training
 from osmotic.distill.gap import spread
 from osmotic.schedules import Schedule
@@ -69,17 +69,12 @@ class Easy(FewStep):
         return training(student, self.denoiser, batch.x0, t, u, eps, self.shown(batch), self.sigma_data)
 
 
-def _stages(start: Start) -> tuple[Stage, ...]:
-    def student(start: Start) -> Student:
-        return Student(method="ect", form="consistency", sampler="consistency", steps=1)
-
-    return (Stage("", student, Easy),)
-
+STUDENT = Student(method="ect", form="consistency", sampler="consistency", steps=1)
 
 METHOD = Method(
     name="ect",
     what="easy consistency tuning: a diffusion model becomes a consistency model on the data alone",
-    stages=_stages,
+    stages=single(STUDENT, Easy),
     teacher=True,
     steps=2800,
 )

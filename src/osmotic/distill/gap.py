@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from osmotic.denoiser import Denoiser
+from osmotic.distill.draws import rows
 from osmotic.distill.twin import Twin
-from osmotic.estimate import like
+from osmotic.estimate import Estimate
 from osmotic.laws import Stratified, Uniform
 from osmotic.schedules import Schedule
 from osmotic.times import Karras
@@ -74,25 +75,27 @@ def spread(schedule: Schedule, sigma_data: float, noise: Noise) -> Tensor:
     return noise.own(schedule.time(-2 * log_rho).clamp(max=1.0))
 
 
-def noised(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """``alpha x0 + sigma eps`` at times t ``(B,)``, like x0 ``(B, *S)``."""
-    alpha, sigma = like(x0, *schedule(t))
-    return x0 * alpha + eps * sigma
-
-
 def difference(
-    student: Denoiser, target: Denoiser, x: Tensor, t: Tensor, y: Tensor, u: Tensor, cond: object = None
+    student: Denoiser,
+    target: Denoiser,
+    x: Tensor,
+    t: Tensor,
+    y: Tensor,
+    u: Tensor,
+    cond: object = None,
+    s: Tensor | None = None,
 ) -> Tensor:
-    """``f(x, t) - sg f(y, u)`` with the same dropout in both: 0 along an exact consistency function's trajectories.
+    """``G(x, t, s) - sg G(y, u, s)`` with the same dropout in both, s = 0 by default: a consistency function's answers.
 
-    Where u is 0 no network is asked: ``f(y, 0) = y``.
+    0 along an exact flow map's trajectories. Where u is s no network is asked: ``G(y, s, s) = y``.
 
     Args:
-        student: whose f is trained.
-        target: whose f is looked at; the student itself, or a slow copy.
+        student: whose map is trained.
+        target: whose map is looked at; the student itself, or a slow copy.
         x: noisy samples ``(B, *S)`` at times t ``(B,)``.
         y: points of the same trajectories at the cleaner times u ``(B,)``.
         cond: handed to both.
+        s: times aimed at, ``(B,)`` in [0, u]; None is the data.
 
     Raises:
         ValueError: if some u lies above its t.
@@ -102,14 +105,18 @@ def difference(
             f"The target of a consistency loss is the cleaner point, and u lies {float((u - t).max()):.3g} above t; "
             "give 0 <= u <= t."
         )
+    aim = torch.zeros_like(t) if s is None else s
+
+    def landing(estimate: Estimate) -> Tensor:
+        return estimate.x0 if s is None else estimate.at(*student.schedule.numbers(s))
+
     twin = Twin(x.device)
-    here = student(x, t, cond, torch.zeros_like(t)).x0
+    here = landing(student(x, t, cond, aim))
     with torch.no_grad(), twin.again():
-        landed = u == 0
+        landed = u <= aim
         # The whole batch goes through the network, so that the dropout masks meet the same rows.
-        there = target(y, torch.where(landed, t, u), cond, torch.zeros_like(t)).x0
-    wide = landed.to(x.device).reshape(-1, *[1] * (x.ndim - 1))
-    difference: Tensor = here - torch.where(wide, y, there)
+        there = landing(target(y, torch.where(landed, t, u), cond, aim))
+    difference: Tensor = here - torch.where(rows(landed, x), y, there)
     return difference
 
 

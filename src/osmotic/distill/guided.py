@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser
 from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
+from osmotic.distill.draws import noised
 from osmotic.distill.progressive import SPREAD, Progressive, rounds
-from osmotic.estimate import like
 from osmotic.guidance import ClassifierFree
 from osmotic.laws import Stratified, Uniform
 from osmotic.training.recipe import Student
@@ -53,8 +53,7 @@ def guided(
         ``(B,)``, the mean over a sample's dimensions.
     """
     schedule = student.schedule
-    alpha, sigma = like(x0, *schedule.numbers(t))
-    x = x0 * alpha + eps * sigma
+    x = noised(schedule, x0, t, eps)
     assert cond.scale is not None
     with torch.no_grad():
         goal = ClassifierFree(teacher, cond.scale)(x, t, replace(cond, scale=None)).x0

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from osmotic.denoiser import Denoiser
-from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
-from osmotic.distill.gap import LIFT, Intervals, closeness, difference, huber, noised
+from osmotic.distill.base import FewStep, Method, Setting, single
+from osmotic.distill.draws import noised
+from osmotic.distill.gap import LIFT, Intervals, closeness, difference, huber
 from osmotic.training.recipe import Student
 from osmotic.training.task import Batch, Stream
 
@@ -91,17 +92,12 @@ class ImprovedConsistencyTraining(FewStep):
         return improved(student, self.denoiser, batch.x0, t, u, eps, self.shown(batch), self.sigma_data)
 
 
-def _stages(start: Start) -> tuple[Stage, ...]:
-    def student(start: Start) -> Student:
-        return Student(method="ict", form="consistency", sampler="consistency", steps=1)
-
-    return (Stage("", student, ImprovedConsistencyTraining),)
-
+STUDENT = Student(method="ict", form="consistency", sampler="consistency", steps=1)
 
 METHOD = Method(
     name="ict",
     what="improved consistency training: pseudo-Huber, log-normal levels, doubling curriculum; needs no teacher",
-    stages=_stages,
+    stages=single(STUDENT, ImprovedConsistencyTraining),
     teacher=False,
     steps=2800,
 )

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from osmotic.denoiser import Denoiser, Rescheduled
-from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
+from osmotic.distill.base import FewStep, Method, Setting, single
+from osmotic.distill.draws import noised, shares
 from osmotic.distill.twin import Twin
 from osmotic.estimate import Estimate, like
 from osmotic.levels import as_time
@@ -102,8 +103,8 @@ def meanflow(
     Returns:
         Losses ``(B,)``, the mean over a sample's dimensions.
     """
-    alpha, sigma, gap = like(x0, *path.numbers(t), t - s)
-    x = x0 * alpha + eps * sigma
+    (gap,) = like(x0, t - s)
+    x = noised(path, x0, t, eps)
     twin = Twin(x.device)
     u = velocity(straight(student, path)(x, t, cond, s), path)
     with torch.no_grad():
@@ -160,21 +161,12 @@ def times(noise: Noise, last: float) -> tuple[Tensor, Tensor]:
     return t, s
 
 
-def shares(noise: Noise, stream: int) -> Tensor:
-    """One uniform number in (0, 1) a slot, ``(B,)`` float64 on the CPU, where times live."""
-    draw = torch.rand(noise.total, generator=noise.generator(stream), dtype=torch.float64)
-    return noise.own(draw.clamp(1e-12, 1 - 1e-12))
-
-
-def _stages(start: Start) -> tuple[Stage, ...]:
-    student = Student(method="meanflow", form="flow-map", smooth=True, sampler="jump", steps=1)
-    return (Stage("", lambda start: student, MeanFlow),)
-
+STUDENT = Student(method="meanflow", form="flow-map", smooth=True, sampler="jump", steps=1)
 
 METHOD = Method(
     name="meanflow",
     what="average velocities by their own differential equation; with or without a teacher",
-    stages=_stages,
+    stages=single(STUDENT, MeanFlow),
     teacher=False,
     steps=1400,
     rate=0.5,

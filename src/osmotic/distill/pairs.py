@@ -230,24 +230,6 @@ def fill(
         write_atomically(path, save(tensors if own is None else tensors | {"labels": own.contiguous()}))
 
 
-def stored(
-    folder: str | Path,
-    teacher: Denoiser,
-    name: str,
-    shape: tuple[int, ...],
-    start: Start,
-    count: int,
-    seed: int,
-    labels: Tensor | None = None,
-    batch_size: int = 256,
-    progress: Told | None = None,
-) -> Pairs:
-    """:func:`claim`, :func:`fill` and :func:`read` by one process; arguments and errors are theirs."""
-    claim(folder, name, shape, count, seed, labels)
-    fill(folder, teacher, shape, start, count, seed, labels, batch_size, progress=progress)
-    return read(folder)
-
-
 def read(folder: str | Path) -> Pairs:
     """The pairs of a finished folder.
 

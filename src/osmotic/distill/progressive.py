@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from osmotic.denoiser import Denoiser
 from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
-from osmotic.estimate import Estimate, Point, like, solve
+from osmotic.distill.draws import noised
+from osmotic.estimate import Estimate, Point, solve
 from osmotic.laws import Stratified, Uniform
 from osmotic.levels import as_time
 from osmotic.schedules import Number
@@ -56,8 +57,7 @@ def progressive(
     """
     schedule, (t, u, s) = student.schedule, times
     path = schedule.numbers(t)
-    alpha, sigma = like(x0, *path)
-    x = x0 * alpha + eps * sigma
+    x = noised(schedule, x0, t, eps)
     with torch.no_grad():
         middle = teacher(x, t, cond, u).at(*schedule.numbers(u))
         landed = teacher(middle, u, cond, s).at(*schedule.numbers(s))

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from osmotic.denoiser import Denoiser
 from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
+from osmotic.distill.draws import noised
 from osmotic.distill.knowledge import Knowledge, one_jump
 from osmotic.distill.pairs import chord
-from osmotic.estimate import like
 from osmotic.laws import Law, Stratified
 from osmotic.schedules import Schedule
 from osmotic.training.recipe import Student
@@ -63,8 +63,7 @@ def rectified(
     Returns:
         ``(B,)``, the mean over a sample's dimensions.
     """
-    alpha, sigma = like(x0, *student.schedule.numbers(t))
-    estimate = student(x0 * alpha + eps * sigma, t, cond)
+    estimate = student(noised(student.schedule, x0, t, eps), t, cond)
     error: Tensor = (eps - x0 / sigma_data) - estimate.at(-1 / sigma_data, 1.0)
     return error.square().flatten(1).mean(1)
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from osmotic.denoiser import Denoiser, Rescheduled
-from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
-from osmotic.distill.gap import noised
+from osmotic.distill.base import FewStep, Method, Setting, single
+from osmotic.distill.draws import noised
 from osmotic.distill.twin import Twin
 from osmotic.estimate import Estimate, like
 from osmotic.laws import LogNormal, Stratified
@@ -175,17 +175,12 @@ class Continuous(FewStep):
         return continuous(student, frozen, teacher, batch.x0, t, eps, self.shown(batch), warm)
 
 
-def _stages(start: Start) -> tuple[Stage, ...]:
-    def student(start: Start) -> Student:
-        return Student(method="scm", form="consistency", sampler="consistency", steps=1, smooth=True)
-
-    return (Stage("", student, Continuous),)
-
+STUDENT = Student(method="scm", form="consistency", sampler="consistency", steps=1, smooth=True)
 
 METHOD = Method(
     name="scm",
     what="continuous-time consistency: the answer does not change along a trajectory, in exact derivatives",
-    stages=_stages,
+    stages=single(STUDENT, Continuous),
     teacher=False,
     steps=1500,
     reads=frozenset({"guidance"}),

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser
-from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
-from osmotic.distill.meanflow import Straight, latest, shares, straight, velocity
+from osmotic.distill.base import FewStep, Method, Setting, single
+from osmotic.distill.draws import noised, shares
+from osmotic.distill.meanflow import Straight, latest, straight, velocity
 from osmotic.distill.shadow import Shadow
 from osmotic.estimate import like
 from osmotic.training.recipe import Student
@@ -60,8 +61,7 @@ def shortcut(
     Returns:
         Losses ``(B,)``, the mean over a sample's dimensions.
     """
-    alpha, sigma = like(x0, *path.numbers(t))
-    x = x0 * alpha + eps * sigma
+    x = noised(path, x0, t, eps)
     with torch.no_grad():
         goal = eps * path.sigma_data - x0 if teacher is None else velocity(straight(teacher, path)(x, t, cond), path)
         rows = (s < t).nonzero()[:, 0]
@@ -132,15 +132,12 @@ def times(noise: Noise, last: float) -> tuple[Tensor, Tensor]:
     return torch.where(which < SHARE, start, where) * last, torch.where(which < SHARE, aim, where) * last
 
 
-def _stages(start: Start) -> tuple[Stage, ...]:
-    student = Student(method="shortcut", form="flow-map", sampler="jump", steps=1)
-    return (Stage("", lambda start: student, Shortcut),)
-
+STUDENT = Student(method="shortcut", form="flow-map", sampler="jump", steps=1)
 
 METHOD = Method(
     name="shortcut",
     what="a jump is two jumps of half the length; with or without a teacher",
-    stages=_stages,
+    stages=single(STUDENT, Shortcut),
     teacher=False,
     steps=2600,
     rate=0.5,

@@ -22,7 +22,7 @@ from osmotic.schedules import Number, Schedule
 from osmotic.times import GRIDS, Fixed, Grid, Teacher
 from osmotic.training.chosen import SUGGESTED, grids
 from osmotic.training.model import Model
-from osmotic.training.sampling import SAMPLER
+from osmotic.training.sampling import SAMPLER, Entry
 
 # Tuning noise is keyed far away from the samples that a user will draw with the same seed.
 FIRST = 2**40
@@ -82,6 +82,17 @@ class Candidate:
     def steps(self) -> int:
         """Of the solver."""
         return len(self.stops.log_snr) + 1
+
+    def entry(self) -> Entry:
+        """As it is stored."""
+        return Entry(
+            sampler=self.sampler,
+            grid=self.grid,
+            steps=self.steps,
+            evaluations=self.evaluations,
+            error=self.error,
+            confirmed=self.confirmed,
+        )
 
     @property
     def worse(self) -> float:

@@ -17,7 +17,7 @@ from osmotic.recipes.tune_jumps import tuned as tuned_jumps
 from osmotic.report import tuning as report
 from osmotic.training.model import Model, load
 from osmotic.training.run import Run
-from osmotic.training.sampling import Entry, Tuned, Tuning
+from osmotic.training.sampling import Tuned, Tuning
 
 MINUTES = 10.0
 
@@ -161,7 +161,7 @@ def _tuned(
     confirmed = {(c.sampler, c.grid): c for c in [*finalists, default]}
     return Tuned(
         nfe=search.nfe,
-        choice=_entry(finalists[0]),
+        choice=finalists[0].entry(),
         log_snr=finalists[0].stops.log_snr,
         step=model.step,
         weights=model.weights,
@@ -169,14 +169,8 @@ def _tuned(
         count=search.count,
         seed=search.seed,
         reference=search.reference,
-        default=_entry(default),
-        table=tuple(_entry(confirmed.get((c.sampler, c.grid), c)) for c in found),
-    )
-
-
-def _entry(c: Candidate) -> Entry:
-    return Entry(
-        sampler=c.sampler, grid=c.grid, steps=c.steps, evaluations=c.evaluations, error=c.error, confirmed=c.confirmed
+        default=default.entry(),
+        table=tuple(confirmed.get((c.sampler, c.grid), c).entry() for c in found),
     )
 
 

@@ -20,7 +20,7 @@ from osmotic.samplers import CATALOG
 from osmotic.times import Cosine, Fixed, Grid
 from osmotic.training.model import Model
 from osmotic.training.recipe import Student
-from osmotic.training.sampling import Entry, Tuned
+from osmotic.training.sampling import Tuned
 
 SAMPLES = 2000
 """Of each candidate, and real ones beside them: the energy distance of equal sets then spreads by a thousandth of the
@@ -120,20 +120,10 @@ class JumpSearch:
 def tuned(search: JumpSearch, finalists: list[Candidate], default: Candidate) -> Tuned:
     """What is stored."""
 
-    def entry(c: Candidate) -> Entry:
-        return Entry(
-            sampler=c.sampler,
-            grid=c.grid,
-            steps=c.steps,
-            evaluations=c.evaluations,
-            error=c.error,
-            confirmed=c.confirmed,
-        )
-
     confirmed = {(c.sampler, c.grid): c for c in [*finalists, default]}
     return Tuned(
         nfe=search.nfe,
-        choice=entry(finalists[0]),
+        choice=finalists[0].entry(),
         log_snr=finalists[0].stops.log_snr,
         step=search.model.step,
         weights=search.model.weights,
@@ -141,8 +131,8 @@ def tuned(search: JumpSearch, finalists: list[Candidate], default: Candidate) ->
         count=SAMPLES,
         seed=search.seed,
         reference=search.floor(),
-        default=entry(default),
-        table=tuple(entry(confirmed.get((c.sampler, c.grid), c)) for c in search.found if math.isfinite(c.error)),
+        default=default.entry(),
+        table=tuple(confirmed.get((c.sampler, c.grid), c).entry() for c in search.found if math.isfinite(c.error)),
     )
 
 
