@@ -22,6 +22,7 @@ from osmotic.schedules import CATALOG, VE, Schedule
 from osmotic.training.denoise import PLAYER
 from osmotic.training.recipe import Distillation
 from osmotic.training.task import Batch, Domain, Noise
+from tests.distill.toys import devices
 
 PATHS = sorted(CATALOG)
 SD = 0.5
@@ -196,9 +197,10 @@ def student(dropout: float = 0.5) -> Student:
     return Student(network, CATALOG["vp"](), Karras(SD), sigma_data=SD)
 
 
-def test_both_branches_see_the_same_dropout() -> None:
-    model = student().train()
-    x0, eps = (z.float() for z in draws())
+@devices
+def test_both_branches_see_the_same_dropout(device: str) -> None:
+    model = student().train().to(device)
+    x0, eps = (z.float().to(device) for z in draws())
     t = at_ratio(model.schedule, 0.5)
     x = noised(model.schedule, x0, t, eps)
     assert float(difference(model, model, x, t, x, t).detach().abs().max()) == 0
@@ -208,11 +210,11 @@ def test_both_branches_see_the_same_dropout() -> None:
     # What is drawn after the loss is not what the target saw.
     torch.manual_seed(3)
     difference(model, model, x, t, x, t)
-    after = torch.rand(1)
+    after = torch.rand(1, device=device)
     torch.manual_seed(3)
     with torch.no_grad():
         model(x, t, None, torch.zeros_like(t))
-    assert after == torch.rand(1)
+    assert after == torch.rand(1, device=device)
 
 
 def test_a_target_above_its_point_is_refused() -> None:

@@ -21,6 +21,7 @@ from osmotic.training.denoise import PLAYER
 from osmotic.training.recipe import Distillation
 from osmotic.training.task import Batch, Domain, Noise
 from tests.distill.test_consistency import SD, Bent, Linear, draws
+from tests.distill.toys import devices
 
 
 def test_the_curriculum_is_the_published_one() -> None:
@@ -95,10 +96,11 @@ def batch(step: int = 0, domain: Domain = Domain.TRAINING, n: int = 64) -> Batch
     return Batch(draws(n, 2)[0].float(), None, rows, rows, step, Noise(0, step, n, 0, n, torch.device("cpu"), domain))
 
 
-def test_no_gap_no_loss_under_dropout() -> None:
-    model = small().train()
+@devices
+def test_no_gap_no_loss_under_dropout(device: str) -> None:
+    model = small().train().to(device)
     slow = Shadow(model, 0.9).denoiser.train()
-    x0, eps = (z.float() for z in draws(64, 2))
+    x0, eps = (z.float().to(device) for z in draws(64, 2))
     t = torch.full((64,), 0.5, dtype=torch.float64)
     assert float(training(model, slow, x0, t, t, eps).detach().max()) == 0
 

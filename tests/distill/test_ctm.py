@@ -127,16 +127,18 @@ def test_at_the_data_end_the_weight_is_edms():
     assert torch.allclose(Weight(SD)(path, Karras(SD), t), torch.ones_like(t)), "the same, on this target"
 
 
-def test_equal_times_with_dropout_give_exactly_nothing():
-    model, n = network(dropout=0.5), 32
-    teacher = Gaussian(VE(), torch.zeros(2), 0.5)
+@toys.devices
+def test_equal_times_with_dropout_give_exactly_nothing(device):
+    model, n = network(dropout=0.5).to(device), 32
+    teacher = Gaussian(VE(), torch.zeros(2), 0.5).to(device)
     t = torch.linspace(0.01, 0.9, n, dtype=torch.float64)
-    x0, eps = draws(n, 2).float(), draws(n, 2, seed=1).float()
-    before = torch.get_rng_state()
+    x0, eps = draws(n, 2).float().to(device), draws(n, 2, seed=1).float().to(device)
+    states = torch.get_rng_state if device == "cpu" else torch.cuda.get_rng_state
+    before = states()
     assert float(trajectory(model, model, teacher, x0, t, t, t * 0.4, eps, None, SD).max()) == 0
-    other = network(dropout=0.5).eval()
+    other = network(dropout=0.5).eval().to(device)
     assert float(trajectory(model, other, teacher, x0, t, t, t * 0.4, eps, None, SD).max()) > 0, "dropout was on"
-    assert not torch.equal(before, torch.get_rng_state())
+    assert not torch.equal(before, states())
 
 
 class Wary(Denoiser):

@@ -136,18 +136,19 @@ class Masked(nn.Module):
         return nn.functional.dropout(x, 0.5, self.training)
 
 
+@toys.devices
 @pytest.mark.parametrize("taught", [True, False])
-def test_both_passes_see_the_same_dropout(taught):
+def test_both_passes_see_the_same_dropout(taught, device):
     """With the network ``m x``, m 0 or 2, the loss is ``(m x - v + gap m w)^2`` with one m, not two."""
     model = FlowMap(Masked(), Rectified(), Velocity())
-    oracle = Gaussian(Rectified(), torch.zeros(1), 0.5)
+    oracle = Gaussian(Rectified(), torch.zeros(1), 0.5).to(device)
     n, path = 200, Straight(1.0)
     t, s = clock(n)
-    x0, eps = draws(n, 1).float(), draws(n, 1, seed=9).float()
+    x0, eps = draws(n, 1).float().to(device), draws(n, 1, seed=9).float().to(device)
     torch.manual_seed(3)
     loss = meanflow(model, model, path, x0, t, s, eps, teacher=oracle if taught else None)
-    x = x0 * (1 - t).float()[:, None] + eps * t.float()[:, None]
-    gap = (t - s).float()[:, None]
+    own, gap = t.float()[:, None].to(device), (t - s).float()[:, None].to(device)
+    x = x0 * (1 - own) + eps * own
     v = velocity(oracle(x, t), path) if taught else eps - x0
     choices = [(m * x - v + gap * m * (v if taught else m * x)) ** 2 for m in (0, 2)]
     near = torch.stack([(loss[:, None] - c).abs() <= 1e-4 * (1 + c) for c in choices])

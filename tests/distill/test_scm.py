@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from osmotic.clocks import SMOOTH, Angle
 from osmotic.denoiser import Denoiser, NeuralDenoiser, Rescheduled
 from osmotic.distill.base import Setting, Start
-from osmotic.distill.scm import METHOD, Continuous, Trig, aimed, continuous, softness, tangent, velocity
+from osmotic.distill.scm import METHOD, Continuous, Trig, aimed, continuous, importance, softness, tangent, velocity
 from osmotic.estimate import Estimate, Karras
 from osmotic.flow_map import Consistency
 from osmotic.nn import MLP, DiT
@@ -19,6 +19,7 @@ from osmotic.training.denoise import PLAYER
 from osmotic.training.recipe import Distillation
 from osmotic.training.task import Batch, Domain, Noise
 from tests.distill.test_consistency import SD, Bent, draws, gaussian
+from tests.distill.toys import devices
 
 PATHS = sorted(CATALOG)
 TRIG = Trig(SD)
@@ -148,10 +149,11 @@ def test_attention_has_a_forward_derivative() -> None:
     assert any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in model.parameters())
 
 
-def test_both_branches_see_the_same_dropout() -> None:
+@devices
+def test_both_branches_see_the_same_dropout(device: str) -> None:
     """Where the tangent is 0 nothing but a difference of masks could be left."""
-    model = student(dropout=0.5).train()
-    x0, eps = (z.float() for z in draws())
+    model = student(dropout=0.5).train().to(device)
+    x0, eps = (z.float().to(device) for z in draws())
     t = some_times()
     wrapped = Rescheduled(model, TRIG)
 
@@ -163,7 +165,7 @@ def test_both_branches_see_the_same_dropout() -> None:
         def forward(self, x: Tensor, t: Tensor, cond: object = None, s: object = None) -> Estimate:
             return told[0]
 
-    alpha, sigma = (n[:, None].float() for n in TRIG(t))
+    alpha, sigma = (n[:, None].float().to(device) for n in TRIG(t))
     torch.manual_seed(5)
     with torch.no_grad():
         told = [aimed(wrapped, x0 * alpha + eps * sigma, t, None)]
@@ -172,9 +174,16 @@ def test_both_branches_see_the_same_dropout() -> None:
     assert float(loss.detach().max()) < 1e-9
 
 
+def test_levels_near_the_start_of_sampling_count() -> None:
+    theta = torch.atan(torch.tensor([1e-3, 1.0, 1e3], dtype=torch.float64))
+    torch.testing.assert_close(importance(theta)[0], torch.tensor(1e3 + 0.1).double(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(importance(theta)[1], torch.tensor(2**0.25 + 0.1).double())
+    assert float(importance(theta)[2]) > 0.1
+
+
 def test_a_random_tangent_is_normalised_softly_in_few_dimensions() -> None:
-    assert [softness(d) for d in (1, 64)] == [1.0, 1.0]
-    assert softness(128) == 0.25
+    assert [softness(d) for d in (1, 64)] == [100.0, 100.0]
+    assert softness(128) == 25.0
     assert softness(3072) == 0.1
 
 

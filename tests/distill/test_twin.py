@@ -12,9 +12,7 @@ from osmotic.distill.twin import Twin
 from osmotic.estimate import V
 from osmotic.nn import MLP, Embedding
 from osmotic.schedules import Rectified
-
-CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"))
-devices = pytest.mark.parametrize("name", ["cpu", CUDA])
+from tests.distill.toys import devices
 
 
 def student(dropout: float = 0.5, seed: int = 0) -> NeuralDenoiser:
@@ -27,16 +25,15 @@ def student(dropout: float = 0.5, seed: int = 0) -> NeuralDenoiser:
 
 
 @devices
-def test_two_branches_see_the_same_dropout(name: str) -> None:
+def test_two_branches_see_the_same_dropout(device: str) -> None:
     """The loss of two equal branches is exactly 0, as it must be where r = t; with streams of their own it is not.
 
     On an accelerator the masks come from its own generator: a twin that kept the CPU's state alone fails here.
     """
-    device = torch.device(name)
     denoiser = student().to(device)
     x, t = torch.randn(64, 3, device=device), torch.full((64,), 0.5, dtype=torch.float64)
     for _ in range(3):
-        twin = Twin(device)
+        twin = Twin(torch.device(device))
         first = denoiser(x, t).x0
         with twin.again(), torch.no_grad():
             second = denoiser(x, t).x0
@@ -46,13 +43,12 @@ def test_two_branches_see_the_same_dropout(name: str) -> None:
 
 
 @devices
-def test_a_twin_leaves_no_trace(name: str) -> None:
+def test_a_twin_leaves_no_trace(device: str) -> None:
     """What is drawn afterwards is what would have come without the second branch."""
-    device = torch.device(name)
 
     def draws(again: bool) -> list[torch.Tensor]:
         torch.manual_seed(3)
-        twin = Twin(device)
+        twin = Twin(torch.device(device))
         found = [torch.rand(5, device=device)]
         if again:
             with twin.again():

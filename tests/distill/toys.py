@@ -6,10 +6,12 @@ import math
 from functools import cache
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from osmotic.clocks import Angle
+from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser, NeuralDenoiser
 from osmotic.distill import METHODS
 from osmotic.distill.base import Setting, Stage, Start
@@ -27,7 +29,11 @@ from osmotic.training.recipe import Distillation, Student
 from osmotic.training.task import Batch, Noise, Task
 
 CPU = torch.device("cpu")
-WIDTHS = (128,) * 3
+CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"))
+devices = pytest.mark.parametrize("device", ["cpu", CUDA])
+"""Masks of dropout are drawn on the accelerator by its own generator, so what two branches share is tested on both."""
+
+WIDTH, BLOCKS = 64, 3
 SCHEDULE = VE(40.0)
 
 
@@ -36,15 +42,16 @@ def generator(seed: int) -> torch.Generator:
 
 
 def five() -> GaussianMixture:
-    """Five narrow modes in the plane, unequal, of deviation about 0.5."""
+    """Five narrow modes in the plane, unequal, in two classes, of deviation about 0.5."""
     means = torch.tensor([[0.6, 0.2], [-0.5, 0.6], [-0.6, -0.4], [0.3, -0.7], [0.0, 0.0]])
-    return GaussianMixture(SCHEDULE, means, torch.tensor([0.01, 0.02, 0.01, 0.015, 0.01]), [0.3, 0.25, 0.2, 0.15, 0.1])
+    variances, weights = torch.tensor([0.01, 0.02, 0.01, 0.015, 0.01]), [0.3, 0.25, 0.2, 0.15, 0.1]
+    return GaussianMixture(SCHEDULE, means, variances, weights, [0, 0, 1, 1, 1])
 
 
 def two_modes(d: int) -> GaussianMixture:
-    """Two far modes with weights 0.3 and 0.7, deviation 0.1 each, in d dimensions."""
+    """Two far modes of one class with weights 0.3 and 0.7, deviation 0.1 each, in d dimensions."""
     step = torch.ones(1, d) * 0.5 / math.sqrt(d) * math.sqrt(min(d, 4))
-    return GaussianMixture(SCHEDULE, torch.cat([-step, step]), 0.01, [0.3, 0.7])
+    return GaussianMixture(SCHEDULE, torch.cat([-step, step]), 0.01, [0.3, 0.7], [0, 0])
 
 
 def deviation(oracle: GaussianMixture) -> float:
@@ -64,21 +71,26 @@ def energy(x: Tensor, y: Tensor) -> float:
     )
 
 
-def network(d: int, student: Student | None = None) -> MLP:
-    told = Embedding(WIDTHS[0])
+def labels(oracle: GaussianMixture, n: int, draws: torch.Generator) -> Tensor:
+    """Classes as often as the data have them, ``(n,)`` int64."""
+    return oracle.classes[torch.multinomial(oracle.log_weights.exp(), n, replacement=True, generator=draws)]
+
+
+def network(d: int, student: Student | None = None, width: int = WIDTH, classes: int | None = None) -> MLP:
+    told = Embedding(width, classes)
     if student is not None:
         aims, scales = student.form == "flow-map", student.scales is not None
-        told = Embedding(WIDTHS[0], aims=aims, scales=scales, latents=student.latents)
-    return MLP((d,), WIDTHS, embedding=told)
+        told = Embedding(width, classes, aims=aims, scales=scales, latents=student.latents)
+    return MLP((d,), (width,) * BLOCKS, embedding=told)
 
 
 @cache
-def trained(name: str, d: int, steps: int = 1500) -> NeuralDenoiser:
+def trained(name: str, d: int, width: int = WIDTH, steps: int = 1000) -> NeuralDenoiser:
     """A network that learned the oracle's denoiser: where students start."""
     oracle = five() if name == "five" else two_modes(d)
     sd = deviation(oracle)
     torch.manual_seed(1)
-    model = NeuralDenoiser(network(d), SCHEDULE, Karras(sd), Angle(), sigma_data=sd)
+    model = NeuralDenoiser(network(d, width=width), SCHEDULE, Karras(sd), Angle(), sigma_data=sd)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     law, draws = LAWS["log-normal"](sd), generator(2)
@@ -98,8 +110,8 @@ def trained(name: str, d: int, steps: int = 1500) -> NeuralDenoiser:
 class Trained:
     """A finished student and what it is."""
 
-    def __init__(self, denoiser: Denoiser, student: Student, sd: float) -> None:
-        self.denoiser, self.student, self.sd = denoiser.eval(), student, sd
+    def __init__(self, denoiser: Denoiser, student: Student, oracle: GaussianMixture, sd: float) -> None:
+        self.denoiser, self.student, self.oracle, self.sd = denoiser.eval(), student, oracle, sd
 
     def sample(self, n: int, steps: int = 1, seed: int = 7) -> Tensor:
         """n samples in this many jumps, at stops even in angle."""
@@ -107,11 +119,11 @@ class Trained:
         if self.student.stops is not None:
             grid = torch.tensor([*self.student.stops, 0.0], dtype=torch.float64)
             assert steps == len(self.student.stops), "a student with its own stops is drawn in as many steps"
-        x = prior(self.denoiser, (n, *SHAPES[id(self.denoiser)]), generator(seed))
-        return sample(CATALOG[self.student.sampler](), self.denoiser, x, grid, None, generator(seed + 1))
-
-
-SHAPES: dict[int, tuple[int, ...]] = {}
+        cond = None
+        if self.student.scales is not None:
+            cond = Condition(vector=labels(self.oracle, n, generator(seed + 2)), scale=torch.ones(n))
+        x = prior(self.denoiser, (n, self.oracle.means.shape[1]), generator(seed))
+        return sample(CATALOG[self.student.sampler](), self.denoiser, x, grid, cond, generator(seed + 1))
 
 
 def train(
@@ -123,30 +135,34 @@ def train(
     batch: int = 256,
     numbers: Distillation | None = None,
     rate: float = 1e-3,
+    width: int = WIDTH,
+    alone: bool = False,
 ) -> Trained:
     """Run all stages of a method with the oracle as the teacher, in memory.
 
     Args:
         first: whose weights students start from; None starts from random ones.
+        alone: train without a teacher.
     """
     sd, d = deviation(oracle), oracle.means.shape[1]
-    start = Start(SCHEDULE, sd, 1, 0, numbers or Distillation(pairs=4096))
+    guided = "largest_guidance" in METHODS[method].reads
+    classes = int(oracle.classes.max()) + 1 if guided else None
+    start = Start(SCHEDULE, sd, 1, classes or 0, numbers or Distillation(pairs=4096))
     stages = METHODS[method].stages(start)
-    teacher: Denoiser = oracle
+    teacher: Denoiser | None = None if alone else oracle
     total = sum(stage.share for stage in stages)
     for number, stage in enumerate(stages):
         student = stage.student(start)
         torch.manual_seed(seed + 100)
         settings = {"sigma_data": sd}
-        denoiser = build.few_step(student, network(d, student), SCHEDULE, Karras(sd), settings)
+        denoiser = build.few_step(student, network(d, student, width, classes), SCHEDULE, Karras(sd), settings)
         if first is not None:
             begin(denoiser, first)
         count = max(1, round(steps * stage.share / total))
         setting = Setting(denoiser, teacher, start, count, 0.0)
         run(stage, setting, oracle, count, seed + 1000 * number, batch, rate)
         teacher, first = denoiser.eval(), denoiser
-    SHAPES[id(denoiser)] = (d,)
-    return Trained(denoiser, student, sd)
+    return Trained(denoiser, student, oracle, sd)
 
 
 def run(
@@ -170,7 +186,8 @@ def run(
     torch.manual_seed(seed)
     for step in range(steps):
         rows = torch.randint(len(data), (batch,), generator=draws) if data is not None else None
-        x0 = oracle.sample(batch, draws) if data is None else data[rows]
+        cond = Condition(vector=labels(oracle, batch, draws)) if setting.start.classes else None
+        x0 = oracle.sample(batch, draws, cond) if data is None else data[rows]
         noise = Noise(seed, step, batch, 0, batch, CPU)
         rows = np.arange(batch)
         falling = 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -181,7 +198,7 @@ def run(
                 module_.requires_grad_(other == name)
             for group in optimizers[name].param_groups:
                 group["lr"] = rate * task.tuning(name).rate * max(falling, 1e-3)
-            losses = task.loss(name, Batch(x0, None, rows, rows, step, noise), task.players)
+            losses = task.loss(name, Batch(x0, cond, rows, rows, step, noise), task.players)
             assert losses.shape == (batch,)
             module.zero_grad()
             losses.mean().backward()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import faulthandler
-import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.utils.tensorboard  # imported once here, not in each forked child
 import training_toys as toys
+from tests.launching import launch
 from torch import Tensor, nn
 from training_toys import OPTIONS, Points, Regression, changed, kill_at, outcome, start, train, weights
 
@@ -28,29 +25,7 @@ from osmotic.training.loop import fit
 from osmotic.training.options import Options
 from osmotic.training.run import Run
 
-FORK = multiprocessing.get_context("fork")
 SMOOTH = 0.0  # dropout cannot be the same for another number of processes, everything else is
-
-
-def launch(work: object, *arguments: object, size: int = 2) -> list[int | None]:
-    """Run ``work`` in as many processes as a launcher would start: the exit codes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def ranked(rank: int) -> None:
-        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in names.items()})
-        faulthandler.dump_traceback_later(15, exit=True)  # a process that hangs says where, and ends
-        work(*arguments)  # type: ignore[operator]
-        faulthandler.cancel_dump_traceback_later()
-
-    processes = [FORK.Process(target=ranked, args=(rank,)) for rank in range(size)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    return [process.exitcode for process in processes]
 
 
 def difference(one: Path, other: Path) -> float:

@@ -200,6 +200,6 @@ METHOD = Method(
     what="match the distribution of the teacher's samples, anchored by noise-sample pairs",
     stages=_stages,
     teacher=True,
-    steps=1600,
+    steps=1400,
     reads=frozenset({"guidance", "pairs", "last_jumps"}),
 )

@@ -17,7 +17,6 @@ from osmotic.training.task import Batch, Stream
 # The gap is 1 / q of the noise; q doubles from 2, almost a denoiser's loss, to 256 in stages of equal length: coarse
 # gaps carry what is learned near the data up to the noise in few steps, fine ones take the blur away.
 FIRST, STAGES = 2.0, 8
-REACH = 1.0
 STEEP, SLOPE = 8.0, 0.5  # k, and b = 1 for data of deviation 1/2, of the factor by which it is larger near the data
 
 
@@ -26,8 +25,8 @@ def quotient(step: int, steps: int) -> float:
     return FIRST ** (1 + min(STAGES * step // steps, STAGES - 1))
 
 
-def below(schedule: Schedule, t: Tensor, sigma_data: float, q: float, reach: float = REACH) -> Tensor:
-    """The cleaner time: ``rho_u = rho_t max(0, 1 - n / q)``, ``n = 1 + k sigmoid(-b rho_t / sd) + reach rho_t / sd``.
+def below(schedule: Schedule, t: Tensor, sigma_data: float, q: float) -> Tensor:
+    """The cleaner time: ``rho_u = rho_t max(0, 1 - n / q)``, ``n = 1 + k sigmoid(-b rho_t / sd)``.
 
     Exactly 0 where n exceeds q.
 
@@ -36,12 +35,10 @@ def below(schedule: Schedule, t: Tensor, sigma_data: float, q: float, reach: flo
         t: times ``(B,)`` float64.
         sigma_data: sd.
         q: larger is finer.
-        reach: how much wider the gap is where noise dominates, 0 in the paper. Trajectories are all but straight there,
-            so it costs no accuracy, and what is learned below arrives in fewer steps.
     """
     log_snr = schedule.log_snr(t)
     ratio = torch.exp(-log_snr / 2) / sigma_data
-    kept = 1 - (1 + STEEP * torch.sigmoid(-SLOPE * ratio) + reach * ratio) / q
+    kept = 1 - (1 + STEEP * torch.sigmoid(-SLOPE * ratio)) / q
     # log(rho_u) = log(rho_t) + log(kept): no digits are lost where the two nearly agree.
     return torch.where(kept > 0, schedule.time(log_snr - 2 * kept.clamp_min(1e-300).log()), torch.zeros_like(t))
 

@@ -128,6 +128,6 @@ METHOD = Method(
     what="the flow straightened on the teacher's own pairs, then learned in one step",
     stages=_stages,
     teacher=True,
-    steps=2500,
+    steps=2200,
     reads=frozenset({"guidance", "pairs", "rounds"}),
 )
