@@ -105,6 +105,11 @@ def test_no_gap_no_loss_under_dropout(device: str) -> None:
     assert float(training(model, slow, x0, t, t, eps).detach().max()) == 0
 
 
+def test_it_is_not_compiled() -> None:
+    """The slow copy stays eager, and an eager and a compiled network draw other masks from one state."""
+    assert not METHOD.compiles
+
+
 def weights(model: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten().clone() for p in model.parameters()])
 

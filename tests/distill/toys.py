@@ -16,7 +16,7 @@ from osmotic.denoiser import Denoiser, NeuralDenoiser
 from osmotic.distill import METHODS
 from osmotic.distill.base import Setting, Stage, Start
 from osmotic.distill.begin import begin
-from osmotic.estimate import Karras
+from osmotic.estimate import Karras, Target
 from osmotic.laws import LAWS
 from osmotic.nn import MLP, Embedding
 from osmotic.objectives import denoising
@@ -58,9 +58,15 @@ def deviation(oracle: GaussianMixture) -> float:
     return float(oracle.sample(20_000, generator(0)).std())
 
 
-def minority(oracle: GaussianMixture, x: Tensor) -> float:
-    """The share of samples nearer to the first of two modes."""
-    return float((torch.cdist(x.flatten(1), oracle.means).argmin(1) == 0).double().mean())
+def masses(oracle: GaussianMixture, x: Tensor) -> tuple[Tensor, float]:
+    """The shares of samples nearest to each mode ``(K,)``, and the share that lies within three deviations of one.
+
+    In d dimensions a mode's own samples lie about ``sqrt(d)`` deviations from its middle, with a spread below 1.
+    """
+    distance, index = torch.cdist(x, oracle.means).min(1)
+    deviation, d = oracle.variances[index].mean(1).sqrt(), x.shape[1]
+    shares = torch.bincount(index, minlength=len(oracle.means)) / len(x)
+    return shares.double(), float((distance < (math.sqrt(d) + 2) * deviation).double().mean())
 
 
 def energy(x: Tensor, y: Tensor) -> float:
@@ -137,12 +143,14 @@ def train(
     rate: float = 1e-3,
     width: int = WIDTH,
     alone: bool = False,
+    target: Target | None = None,
 ) -> Trained:
     """Run all stages of a method with the oracle as the teacher, in memory.
 
     Args:
         first: whose weights students start from; None starts from random ones.
         alone: train without a teacher.
+        target: of the students' networks, Karras' by default.
     """
     sd, d = deviation(oracle), oracle.means.shape[1]
     guided = "largest_guidance" in METHODS[method].reads
@@ -155,7 +163,9 @@ def train(
         student = stage.student(start)
         torch.manual_seed(seed + 100)
         settings = {"sigma_data": sd}
-        denoiser = build.few_step(student, network(d, student, width, classes), SCHEDULE, Karras(sd), settings)
+        denoiser = build.few_step(
+            student, network(d, student, width, classes), SCHEDULE, target or Karras(sd), settings
+        )
         if first is not None:
             begin(denoiser, first)
         count = max(1, round(steps * stage.share / total))

@@ -2,21 +2,25 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser
 from osmotic.distill import METHODS
 from osmotic.likelihood import log_prob
 from osmotic.recipes import plan
 from osmotic.recipes.beside import beside
 from osmotic.recipes.distill import distill
+from osmotic.recipes.stages import under_guidance
 from osmotic.recipes.train import train
 from osmotic.training.model import load
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Distillation, Process, Recipe
+from osmotic.training.run import Run
 
 FEW = Options(steps=4, batch_size=8, warmup=1, checkpoint_every=2, preview_every=4, evaluate_every=4, ema=(2.0,))
 SMALL = Architecture(widths=(8, 16), blocks=1, attention=())
@@ -151,6 +155,17 @@ def test_a_killed_distillation_goes_on_where_it_stood(teachers, tmp_path):
     assert torch.equal(a.sample(4), b.sample(4))
 
 
+def test_stages_that_had_not_begun_keep_their_length(teachers, tmp_path):
+    """Resumed with nothing said, each stage trains as long as it was going to."""
+    run = student(teachers, "vectors", "progressive", tmp_path)
+    later = [run.directory, run.directory / "stages" / "jumps-2"]
+    steps = [Run.open(folder).recipe()["options"]["steps"] for folder in later]
+    for folder in later:
+        shutil.rmtree(folder / "checkpoints")
+    distill(teachers["vectors"], run.directory, "progressive", data=source("vectors"), resume=True, device="cpu")
+    assert [Run.open(folder).complete()[0][1].step for folder in later] == steps
+
+
 def test_resuming_keeps_what_the_run_has_and_refuses_another_teacher(teachers, tmp_path):
     run = student(teachers, "vectors", "consistency", tmp_path)
     kept = run.recipe()["options"]
@@ -164,6 +179,11 @@ def test_resuming_keeps_what_the_run_has_and_refuses_another_teacher(teachers, t
     other = tmp_path / "other"
     train(source("vectors"), other, Recipe(options=FEW, architecture=Architecture(widths=(16, 16))), steps=3)
     rounds = student(teachers, "vectors", "progressive", tmp_path / "rounds")
+    for change in ({"seed": 5}, {"batch_size": 16}, {"ema": (3.0,)}, {"steps": 2}):
+        recipe = (run.directory / "recipe.json").read_bytes()
+        with pytest.raises(ValueError, match="cannot become" if "steps" not in change else "at step 6 already"):
+            distill(teachers["vectors"], run.directory, "consistency", options=Options(**change), **again)
+        assert (run.directory / "recipe.json").read_bytes() == recipe, "nothing is written"
     for teacher, out, method, options, expected in (
         (other, run, "consistency", None, "another teacher"),
         (teachers["vectors"], run, "ect", None, "cannot become ect"),
@@ -212,8 +232,18 @@ def test_what_a_student_never_learned_is_refused(teachers, tmp_path, osmotic):
 
 
 def test_guidance_is_distilled_into_the_student(teachers, tmp_path):
-    run = distill(teachers["images"], tmp_path / "s", "consistency", options=FEW, numbers=Distillation(guidance=2.0))
-    assert load(run.directory).recipe.distillation.guidance == 2.0
+    """The same run but for the scale: what is learned differs, and by the guided teacher's answers."""
+    model = load(teachers["images"], device="cpu")
+    under = under_guidance(model, 3.0)
+    x, t, cond = torch.randn(2, *model.spec.shape), torch.tensor(0.7), Condition(vector=torch.tensor([1, 2]))
+    known, unknown = (model.denoiser(x, t, c).x0 for c in (cond, cond.drop(torch.zeros(2, dtype=torch.bool))))
+    torch.testing.assert_close(under(x, t, cond).x0, unknown + 3.0 * (known - unknown), rtol=1e-4, atol=1e-4)
+    drawn = {}
+    for scale in (1.0, 3.0):
+        numbers = Distillation(guidance=scale)
+        run = distill(teachers["images"], tmp_path / f"{scale}", "consistency", options=FEW, numbers=numbers)
+        drawn[scale] = load(run.directory).sample(4, [0, 1, 2, 3])
+    assert not torch.equal(drawn[1.0], drawn[3.0])
 
 
 def test_wrong_use_is_one_sentence_and_writes_nothing(teachers, tmp_path, osmotic):
@@ -238,7 +268,7 @@ def test_wrong_use_is_one_sentence_and_writes_nothing(teachers, tmp_path, osmoti
 
 
 def test_a_target_that_says_nothing_at_pure_noise_is_refused(tmp_path, osmotic):
-    """eps on the VP path: an error of the network is 150 times larger in x0; progressive distillation can bear it."""
+    """eps on the VP path: an error of the network is 150 times larger in x0; progressive distillation bears it."""
     process = Process(schedule="vp", target="eps", law="uniform")
     recipe = Recipe(options=FEW, architecture=Architecture(widths=(16, 16)), process=process)
     train("moons", tmp_path / "t", recipe)
@@ -295,5 +325,6 @@ def test_tuning_chooses_the_stops_of_a_flow_map(teachers, tmp_path, osmotic):
 def test_rounds_are_measured_beside_the_teacher(teachers, tmp_path):
     run = student(teachers, "images", "progressive", tmp_path)
     lines, paths = beside(teachers["images"], run.directory, None)
-    assert any("jumps-2" in line or "stages" in line for line in lines)
+    assert any("jumps-2" in line for line in lines)
+    assert any("student" in line and "jumps-" not in line for line in lines)
     assert all(path.is_file() for path in paths)

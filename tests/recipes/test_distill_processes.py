@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from osmotic.distill import pairs
 from osmotic.recipes.distill import distill
 from osmotic.recipes.train import train
 from osmotic.training.options import Options
@@ -16,7 +17,7 @@ from osmotic.training.run import Run
 from tests.launching import launch
 
 FEW = Options(steps=4, batch_size=8, warmup=1, checkpoint_every=4, preview_every=4, evaluate_every=4, ema=(2.0,))
-READS = {"dmd": {"pairs": 64}, "progressive": {"jumps": 4}}
+READS = {"knowledge": {"pairs": 64}, "dmd": {"pairs": 64}, "progressive": {"jumps": 4}, "ctm": {"adversarial": 0.1}}
 
 
 def data():
@@ -42,8 +43,9 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return {name: x for name, x in found.items() if x.is_floating_point() and not name.endswith(".calls")}
 
 
-@pytest.mark.parametrize("method", ["dmd", "shortcut", "progressive", "ddgan"])
-def test_two_processes_distil_like_one(teacher, tmp_path, method):
+@pytest.mark.parametrize("method", ["knowledge", "dmd", "shortcut", "progressive", "ddgan", "ctm", "scm"])
+def test_two_processes_distil_like_one(teacher, tmp_path, method, monkeypatch):
+    monkeypatch.setattr(pairs, "SHARD", 8)  # so that each process makes some
     student(teacher, tmp_path / "one", method)
     assert launch(student, teacher, tmp_path / "two", method, limit=100) == [0, 0]
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")

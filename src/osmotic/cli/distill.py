@@ -72,7 +72,7 @@ def main(words: list[str]) -> int:
         tell=say,
     )
     if is_main() and not settings.unmeasured:
-        lines, paths = beside(settings.teacher, run.directory, settings.data, say)
+        lines, paths = beside(settings.teacher, run.directory, settings.data, say, settings.weights)
         for line in [*lines, *map(str, paths)]:
             say(line)
     say(f"done: {run.directory}; draw from it with `{shlex.join(['osmotic', 'sample', str(run.directory)])}`")

@@ -16,7 +16,7 @@ from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser
 from osmotic.distill.adversarial import TUNING, discriminator_loss, discriminator_of, generator_loss, lazily, penalty
 from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
-from osmotic.distill.draws import noised
+from osmotic.distill.draws import integers, noised
 from osmotic.estimate import like
 from osmotic.objectives.posterior import forward, posterior
 from osmotic.schedules import Schedule
@@ -132,8 +132,7 @@ class DDGAN(FewStep):
     def loss(self, player: str, batch: Batch, modules: Mapping[str, nn.Module]) -> Tensor:
         noise, schedule, x0 = batch.noise, self.denoiser.schedule, batch.x0
         cond, shape = self.shown(batch), x0.shape[1:]
-        whole = torch.randint(len(self.stops) - 1, (noise.total,), generator=noise.generator(INDEX))
-        index = noise.own(whole)
+        index = integers(noise, INDEX, len(self.stops) - 1)
         t, s = self.stops[index], self.stops[index + 1]
         x_s, x_t = pair(schedule, x0, t, s, noise.normal(Stream.NOISE, shape), noise.normal(FORWARD, shape))
         generator = self.student(modules) if player == PLAYER else self.denoiser

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from osmotic.denoiser import Denoiser, NeuralDenoiser
 from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
-from osmotic.distill.draws import noised, rows
+from osmotic.distill.draws import integers, noised, rows, shares
 from osmotic.estimate import Estimate, like
 from osmotic.objectives import denoising
 from osmotic.schedules import Schedule
@@ -151,8 +151,7 @@ class DMD(FewStep):
     def loss(self, player: str, batch: Batch, modules: Mapping[str, nn.Module]) -> Tensor:
         x0, noise = batch.x0.unbind(1)
         cond, shape = self.shown(batch), x0.shape[1:]
-        share = torch.rand(batch.noise.total, generator=batch.noise.generator(LEVEL), dtype=torch.float64)
-        t = levels(self.denoiser.schedule, self.sigma_data, batch.noise.own(share))
+        t = levels(self.denoiser.schedule, self.sigma_data, shares(batch.noise, LEVEL))
         eps = batch.noise.normal(Stream.NOISE, shape)
         if player == FAKE:
             with torch.no_grad():
@@ -166,8 +165,7 @@ class DMD(FewStep):
     def _made(self, student: Denoiser, batch: Batch, start: Tensor, cond: object) -> tuple[Tensor, Tensor]:
         """The student's samples from this noise, and which of them it made in one jump ``(B,)``."""
         count, shape = len(self.stops), start.shape[1:]
-        drawn = torch.randint(count, (batch.noise.total,), generator=batch.noise.generator(INDEX))
-        index = batch.noise.own(drawn)
+        index = integers(batch.noise, INDEX, count)
         fresh = [batch.noise.normal(AGAIN + number, shape) for number in range(count - 1)]
         x = simulate(self.denoiser, start, fresh, index.to(start.device), self.stops, cond)
         t = torch.tensor(self.stops, dtype=torch.float64)[index]

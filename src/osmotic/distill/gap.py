@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from osmotic.denoiser import Denoiser
-from osmotic.distill.draws import rows
+from osmotic.distill.draws import rows, stratified
 from osmotic.distill.twin import Twin
 from osmotic.estimate import Estimate
-from osmotic.laws import Stratified, Uniform
 from osmotic.schedules import Schedule
 from osmotic.times import Karras
-from osmotic.training.task import Noise, Stream
+from osmotic.training.task import Noise
 
 # EDM's grid, 0.002 to 80, and iCT's law, log(sigma) normal of mean -1.1 and deviation 2, for data of deviation 1.
 CLEANEST, NOISIEST = 0.004, 160.0
@@ -48,28 +47,33 @@ class Intervals:
         sigma_data: sd.
         count: how many intervals, positive.
         even: the part of the draws that is spread evenly, in [0, 1].
-        start: the noisiest time.
     """
 
-    def __init__(
-        self, schedule: Schedule, sigma_data: float, count: int, even: float = EVEN, start: float = 1.0
-    ) -> None:
-        times = Karras(CLEANEST * sigma_data, NOISIEST * sigma_data)(schedule, count, start)
+    def __init__(self, schedule: Schedule, sigma_data: float, count: int, even: float = EVEN) -> None:
+        times = Karras(CLEANEST * sigma_data, NOISIEST * sigma_data)(schedule, count)
         below = torch.special.ndtr((-schedule.log_snr(times) / 2 - math.log(sigma_data) - MEAN) / DEVIATION)
         shares = -below.diff()
         self.times = times
         self.shares = (1 - even) * shares / shares.sum() + even / count
 
     def draw(self, noise: Noise) -> tuple[Tensor, Tensor]:
-        """The noisy end t and the clean end u of an interval for each slot, ``(count,)`` float64, stratified."""
-        share = Stratified(Uniform()).shares(noise.total, noise.generator(Stream.TIME))
-        index = torch.searchsorted(self.shares.cumsum(0)[:-1].contiguous(), share)
-        return noise.own(self.times[index]), noise.own(self.times[index + 1])
+        """The noisy end t and the clean end u of an interval for each slot, ``(B,)`` float64, stratified."""
+        t, u = self.chain(noise, 1)
+        return t, u
+
+    def chain(self, noise: Noise, length: int) -> tuple[Tensor, ...]:
+        """The ends of so many intervals in a row for each slot, falling, ``(B,)`` float64 each; t is drawn by the law.
+
+        A row that would pass the data begins as late as it can.
+        """
+        index = torch.searchsorted(self.shares.cumsum(0)[:-1].contiguous(), stratified(noise))
+        index = index.clamp(max=len(self.shares) - length)
+        return tuple(noise.own(self.times[index + k]) for k in range(length + 1))
 
 
 def spread(schedule: Schedule, sigma_data: float, noise: Noise) -> Tensor:
     """Times of the log-normal law, a part of them even in ``log rho`` from sd up, ``(count,)`` float64, stratified."""
-    share = Stratified(Uniform()).shares(noise.total, noise.generator(Stream.TIME))
+    share = stratified(noise)
     normal = MEAN + DEVIATION * torch.special.ndtri(((share - EVEN) / (1 - EVEN)).clamp(1e-12, 1 - 1e-12))
     log_rho = torch.where(share < EVEN, share / EVEN * math.log(NOISIEST), normal) + math.log(sigma_data)
     return noise.own(schedule.time(-2 * log_rho).clamp(max=1.0))

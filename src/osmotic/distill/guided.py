@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser
 from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
-from osmotic.distill.draws import noised
+from osmotic.distill.draws import noised, stratified
 from osmotic.distill.progressive import SPREAD, Progressive, rounds
 from osmotic.guidance import ClassifierFree
-from osmotic.laws import Stratified, Uniform
 from osmotic.training.recipe import Student
 from osmotic.training.task import Batch, Noise, Stream
 
@@ -93,8 +92,7 @@ class Scales(FewStep):
     def _times(self, noise: Noise) -> Tensor:
         schedule, scale = self.denoiser.schedule, SPREAD * self.sigma_data
         alpha, sigma = schedule(1.0)
-        shares = noise.own(Stratified(Uniform()).shares(noise.total, noise.generator(Stream.TIME)))
-        angle = shares * torch.atan2(sigma, scale * alpha)
+        angle = noise.own(stratified(noise)) * torch.atan2(sigma, scale * alpha)
         return schedule.time(-2 * torch.log(scale * torch.tan(angle)))
 
 
@@ -128,7 +126,7 @@ METHOD = Method(
     what="progressive distillation of a student that follows any guidance scale",
     stages=_stages,
     teacher=True,
-    from_noise=False,  # its weight does not ask for x0 where the target says little of it
+    from_noise=False,
     dropout=False,
     steps=2400,
     reads=frozenset({"jumps", "last_jumps", "largest_guidance"}),

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from osmotic.denoiser import Denoiser
 from osmotic.distill.base import FewStep, Method, Setting, Stage, Start
-from osmotic.distill.draws import noised
+from osmotic.distill.draws import noised, stratified
 from osmotic.estimate import Estimate, Point, solve
-from osmotic.laws import Stratified, Uniform
 from osmotic.levels import as_time
 from osmotic.schedules import Number
 from osmotic.times import Cosine
@@ -118,9 +117,8 @@ class Progressive(FewStep):
         self.teaching = Solved(taught, SPREAD * self.sigma_data) if first else taught
 
     def loss(self, player: str, batch: Batch, modules: Mapping[str, nn.Module]) -> Tensor:
-        shares = Stratified(Uniform()).shares(batch.noise.total, batch.noise.generator(Stream.TIME))
         # From integers: a stop reached by two divisions would not be the stop that the student is sampled at.
-        index = (batch.noise.own(shares) * self.jumps).long().clamp(max=self.jumps - 1)
+        index = (batch.noise.own(stratified(batch.noise)) * self.jumps).long().clamp(max=self.jumps - 1)
         times = self.grid[2 * index], self.grid[2 * index + 1], self.grid[2 * index + 2]
         eps = batch.noise.normal(Stream.NOISE, batch.x0.shape[1:])
         student, cond = self.student(modules), self.shown(batch)
@@ -182,7 +180,7 @@ METHOD = Method(
     what="rounds of students that jump twice as far as their teachers",
     stages=lambda start: rounds(start, "progressive"),
     teacher=True,
-    from_noise=False,  # its weight does not ask for x0 where the target says little of it
+    from_noise=False,  # any target will do; eps says x0 at pure noise through sigma / alpha, and learns it slowly
     dropout=False,
     steps=2600,
     reads=frozenset({"guidance", "jumps", "last_jumps"}),

@@ -30,8 +30,6 @@ class Shadow:
     def update(self, student: NeuralDenoiser, decay: float | None = None) -> None:
         """Move towards the student, with another decay than its own if one is given; buffers are copied."""
         decay = self.decay if decay is None else decay
-        device = next(student.parameters()).device
-        self.denoiser.to(device)
         own = dict(self.denoiser.named_parameters())
         for name, weight in student.named_parameters():
             own[name].lerp_(weight, 1 - decay)

@@ -18,7 +18,8 @@ from osmotic.training.recipe import Student
 from osmotic.training.task import Batch, Noise, Stream
 
 LEVELS = 5
-"""Jumps have the lengths 1, 1/2, ... 2^-LEVELS. Errors add up from level to level, so small runs want few."""
+"""Jumps have the lengths 1, 1/2, ... 2^-(LEVELS - 1), the last made of two Euler steps. Errors add up from level to
+level, so small runs want few."""
 SHARE = 0.5
 """Of each batch that learns jumps; the rest learns the flow. The paper's 1/8 leaves the last level, one step, untrained
 in short runs."""
@@ -101,7 +102,6 @@ class Shortcut(FewStep):
         t, s = times(batch.noise, self.latest)
         eps = batch.noise.normal(Stream.NOISE, batch.x0.shape[1:])
         shortest = self.latest / 2**LEVELS * 2
-        self.shadow.denoiser.to(batch.x0.device)
         return shortcut(
             self.student(modules), self.shadow.denoiser, self.path, batch.x0, t, s, eps, shortest,
             self.shown(batch), self.teacher,

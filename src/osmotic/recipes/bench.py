@@ -62,7 +62,7 @@ def bench(
     count: int | None = None,
     minutes: float = 3.0,
     seed: int = 0,
-    weights: str | None = None,
+    weights: str | Sequence[str | None] | None = None,
     features: Make | None = None,
     command: str | None = None,
     home: Path | None = None,
@@ -84,7 +84,7 @@ def bench(
         count: samples of each setting; by default as many as fit into the minutes.
         minutes: about how long it takes.
         seed: of the samples.
-        weights: as in :func:`osmotic.load`.
+        weights: as in :func:`osmotic.load`, of all runs or of each.
         features: as in :func:`osmotic.recipes.quality.quality`.
         home: the run in which the results are stored; the first by default.
         command: that the report names for doing this again.
@@ -99,7 +99,8 @@ def bench(
     begun, say = time.monotonic(), tell or (lambda line: None)
     training, held = same_parts(runs, data)
     refuse_few(held, count)
-    models = [load(run, weights) for run in runs]
+    each = [weights] * len(runs) if weights is None or isinstance(weights, str) else weights
+    models = [load(run, which) for run, which in zip(runs, each, strict=True)]
     known, labels = arrays(training, MOST, seed)
     made = (features or usual)(seen(known, labels, models[0].spec, len(held)))
     settings = list(swept(runs, models, sampler, nfe, guidance))
@@ -185,10 +186,12 @@ def swept(
     A few-step student comes first with its own sampler, and stops of its own; solvers only where it has a posterior
     mean.
     """
-    seen = set()
+    seen: set[tuple[Path, str, int | None, float]] = set()
     for run, model in zip(runs, models, strict=True):
         if model.recipe.student is not None:
-            yield from of_student(run, model, nfe, guidance)
+            for setting in of_student(run, model, nfe, guidance):
+                seen.add((run, setting.sampler, setting.steps, setting.guidance))
+                yield setting
         if not model.denoiser.diagonal or model.denoiser.stops is not None:
             continue
         middle = min(nfe, key=lambda budget: abs(budget - GUIDED))

@@ -29,12 +29,19 @@ DRAWN = (1, 2, 4)
 
 
 def beside(
-    teacher: Path, student: Path, data: Any = None, tell: Callable[[str], None] | None = None
+    teacher: Path,
+    student: Path,
+    data: Any = None,
+    tell: Callable[[str], None] | None = None,
+    weights: str | None = None,
 ) -> tuple[list[str], list[Path]]:
     """The student beside its teacher at every number of evaluations: the lines of a table, and the files.
 
     The student's earlier rounds are measured too, where they are few-step models. Everything is stored in the student's
     run, nothing in the teacher's.
+
+    Args:
+        weights: of the teacher, as in :func:`osmotic.load`.
     """
     rounds = sorted((student / STAGES).glob("*/recipe.json"), key=lambda path: path.stat().st_mtime)
     runs = [teacher, *(path.parent for path in rounds), student]
@@ -48,8 +55,9 @@ def beside(
         command=shlex.join(command),
         home=student,
         tell=tell,
+        weights=[weights, *[None] * (len(runs) - 1)],
     )
-    picture = draw(load(teacher), load(student), student / FOLDER / "beside.png")
+    picture = draw(load(teacher, weights), load(student), student / FOLDER / "beside.png")
     return lines, paths if picture is None else [picture, *paths]
 
 

@@ -96,7 +96,9 @@ def distill(
         parts = halves(teacher, data)
         # Whatever can be refused is refused here; only then is anything written.
         task: Task | None = making.task(plans[0].stage, plans[0].recipe, model.spec, world.device, first, taught)
-        world.from_main(lambda: _open(plans[-1], model.spec))
+        # All recipes are written at once, the run's own first: a stage that is resumed knows its length.
+        world.from_main(lambda: [_open(distilled, model.spec) for distilled in reversed(plans)] and None)
+        say(f"{method}: {METHODS[method].what}")
         for number, distilled in enumerate(plans):
             if len(plans) > 1:
                 say(f"stage {number + 1} of {len(plans)}: {distilled.stage.name or method}")
