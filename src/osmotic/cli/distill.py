@@ -11,7 +11,7 @@ import tyro
 
 from osmotic.cli.flags import UsageError, build, flags, given, parse
 from osmotic.training.options import Options
-from osmotic.training.recipe import Distillation, Method
+from osmotic.training.recipe import Distillation, Method, Recipe
 from osmotic.training.run import Run
 
 Training = flags(Options, "training", found=frozenset({"steps", "learning_rate", "batch_size", "ema", "precision"}))
@@ -30,8 +30,8 @@ class Distill:
     """directory that `osmotic train` made"""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """directory of the student, new or empty; everything is written there"""
-    method: Annotated[Method, tyro.conf.arg(help_behavior_hint="(default: consistency)")] = "consistency"
-    """how; consistency is best at one and two steps on small data"""
+    method: Annotated[Method | None, tyro.conf.arg(help_behavior_hint="(default: consistency)")] = None
+    """how; consistency is among the best at one and two steps on small data"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """what the teacher was trained on, where it has moved since"""
     weights: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None
@@ -63,7 +63,7 @@ def main(words: list[str]) -> int:
     run = distill(
         settings.teacher,
         settings.out,
-        settings.method,
+        settings.method or _method(settings.out if settings.resume else None),
         data=settings.data,
         options=options,
         numbers=numbers if numbers.model_fields_set else None,
@@ -72,11 +72,23 @@ def main(words: list[str]) -> int:
         tell=say,
     )
     if is_main() and not settings.unmeasured:
-        lines, paths = beside(settings.teacher, run.directory, settings.data, say, settings.weights)
+        try:
+            lines, paths = beside(settings.teacher, run.directory, settings.data, say, settings.weights)
+        except ValueError as error:  # the student is whole all the same
+            lines, paths = [f"not measured beside its teacher: {error}"], []
         for line in [*lines, *map(str, paths)]:
             say(line)
     say(f"done: {run.directory}; draw from it with `{shlex.join(['osmotic', 'sample', str(run.directory)])}`")
     return 0
+
+
+def _method(begun: Path | None) -> Method:
+    """What a run that is resumed was begun with, else the default."""
+    if begun is not None:
+        student = Recipe.model_validate(Run.open(begun).recipe()).student
+        if student is not None:
+            return student.method
+    return "consistency"
 
 
 def _silent(line: str) -> None:

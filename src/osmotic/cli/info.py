@@ -12,6 +12,7 @@ from osmotic.cli.flags import given, parse
 from osmotic.cli.reading import Reading
 from osmotic.data.errors import plural
 from osmotic.training.errors import RunError
+from osmotic.training.recipe import Distillation
 from osmotic.training.run import RECIPE, Run
 from osmotic.training.sampling import Tuned, Tuning
 
@@ -55,8 +56,12 @@ def about_run(path: Path) -> list[str]:
         f"{path}: a run at step {at:,} of {steps:,}",
         f"data: {data.get('source')}, {count} of shape {tuple(data.get('shape', ()))}",
     ]
-    for part in ("student", "architecture", "process", "options"):
-        shown = {k: v for k, v in (recipe.get(part) or {}).items() if v is not None}
+    parts = {part: recipe.get(part) or {} for part in ("student", "architecture", "process", "options")}
+    if parts["student"]:
+        plain = Distillation().model_dump()
+        parts["student"] |= {k: v for k, v in recipe.get("distillation", {}).items() if v != plain.get(k)}
+    for part, values in parts.items():
+        shown = {k: v for k, v in values.items() if v is not None}
         if not shown:
             continue
         lines.append(f"{part}: " + ", ".join(f"{k} {_plain(v)}" for k, v in shown.items()))

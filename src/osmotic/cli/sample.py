@@ -164,7 +164,9 @@ def solver(model: Model, settings: Sampling) -> str | Gamma | None:
     if settings.sampler is not None:
         raise UsageError("--gamma is a sampler of its own; leave out --sampler.")
     if model.recipe.student is None or model.recipe.student.form != "flow-map":
-        raise UsageError("--gamma is for flow maps, which can aim between noise and data; leave it out for this model.")
+        raise UsageError(
+            "--gamma is for flow maps (ctm, meanflow, shortcut), which aim between noise and data; leave it out here."
+        )
     from osmotic.samplers import Gamma
 
     return Gamma(settings.gamma)

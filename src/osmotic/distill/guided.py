@@ -128,6 +128,6 @@ METHOD = Method(
     teacher=True,
     from_noise=False,
     dropout=False,
-    steps=2400,
+    steps=2200,
     reads=frozenset({"jumps", "last_jumps", "largest_guidance"}),
 )

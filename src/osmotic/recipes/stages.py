@@ -130,7 +130,16 @@ def planned(
 
 
 def resolved(teacher: Options, method: Method, asked: Options | None) -> Options:
-    """The options of all stages together: what was asked for, else the method's, else the teacher's."""
+    """The options of all stages together: what was asked for, else the method's, else the teacher's.
+
+    Raises:
+        ValueError: for a seed of its own: the student would be trained on what was held out of its teacher's training.
+    """
+    if asked is not None and explicit(asked).get("seed", teacher.seed) != teacher.seed:
+        raise ValueError(
+            f"A student keeps its teacher's seed, {teacher.seed}, which also says which samples are held out; leave "
+            "out --seed."
+        )
     own = {
         "steps": max(1, round(method.steps * max(1.0, teacher.steps / TEACHER_STEPS))),
         "learning_rate": method.rate * teacher.learning_rate,

@@ -115,7 +115,8 @@ def _jumps(
     tuning = Tuning(run)
     path = tuning.store(found)
     title = f"Best of {plural(len(search.found), 'combination')} in {plural(nfe, 'jump')} ({model.weights})"
-    return found, [path, report.draw(rows, _row(default), tuning.path(nfe, ".png"), title)]
+    plot = report.draw(rows, _row(default), tuning.path(nfe, ".png"), title, "root of the energy distance to real data")
+    return found, [path, plot]
 
 
 class Stopped(KeyboardInterrupt):

@@ -10,6 +10,7 @@ from osmotic.report.plots import GREY, _figure, _write
 
 COLORS = ("#2166ac", "#d6604d", "#4d9221", "#8073ac", "#b8860b", "#01665e", "#c51b7d", "#666666")
 MARKS = "os^Dv<>P"
+LINES = ("-", "--", ":")  # another for each round through the colours
 
 
 class Mark(NamedTuple):
@@ -59,7 +60,8 @@ def _curves(panel: Any, marks: Sequence[Mark], cost: str, score: str, real: floa
             y,
             yerr=reach,
             color=COLORS[i % len(COLORS)],
-            marker=MARKS[i % len(MARKS)],
+            marker=MARKS[(i + i // len(COLORS)) % len(MARKS)],
+            linestyle=LINES[i // len(COLORS) % len(LINES)],
             markersize=4,
             linewidth=1.2,
             elinewidth=0.8,
@@ -85,6 +87,8 @@ def _plain(axis: Any) -> None:
     """Numbers without powers of ten on a logarithmic axis, a few of them."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
+    if axis.get_scale() == "symlog":
+        axis.set_major_formatter("{x:.3g}")
     if axis.get_scale() == "log":
         axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
         axis.set_major_formatter("{x:g}")

@@ -11,6 +11,7 @@ from osmotic.report.plots import BLUE, GREY, ORANGE, _figure, _write
 
 BAR = 24
 SMALLEST, MARGIN = 1e-9, 1.4
+CONVERGED = "distance to the converged samples"
 OPTIMIZED = "optimized"
 """The grid without a name of its own: a list of stops."""
 ORDER = "best first by the larger of the two errors"
@@ -50,7 +51,7 @@ def table(rows: Sequence[Row], default: Row) -> list[str]:
     return [head, *lines, line("=", default), *notes]
 
 
-def draw(rows: Sequence[Row], default: Row, path: Path, title: str) -> Path:
+def draw(rows: Sequence[Row], default: Row, path: Path, title: str, measure: str = CONVERGED) -> Path:
     """Two marks a row on a logarithmic axis, the errors on fresh and on the tuning noise; best first, the default last.
 
     Args:
@@ -58,6 +59,7 @@ def draw(rows: Sequence[Row], default: Row, path: Path, title: str) -> Path:
         default: the ordinary default within the same budget.
         path: of the PNG.
         title: what was tuned.
+        measure: what the errors are.
     """
     from matplotlib.ticker import LogLocator, NullLocator
 
@@ -88,7 +90,7 @@ def draw(rows: Sequence[Row], default: Row, path: Path, title: str) -> Path:
     panel.tick_params(axis="x", labelsize=8)
     panel.grid(axis="x", color="#eeeeee")
     panel.set_axisbelow(True)
-    panel.set_xlabel("distance to the converged samples, in standard deviations of the data (log scale)", fontsize=9)
+    panel.set_xlabel(f"{measure}, in standard deviations of the data (log scale)", fontsize=9)
     panel.set_title(f"{title}\n{ORDER}, the choice on top in orange, the default last", fontsize=9, loc="left")
     figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
     return _write(figure, path)

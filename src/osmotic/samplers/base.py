@@ -160,8 +160,8 @@ def refuse(sampler: Sampler, denoiser: Denoiser, times: Tensor) -> None:
         )
     if not (sampler.aims or denoiser.diagonal or denoiser.latents):
         raise ValueError(
-            f"{type(sampler).__name__} needs the posterior mean, which {type(denoiser).__name__}, a pure flow map, has "
-            "not; use the sampler 'jump' or 'consistency'."
+            f"{type(sampler).__name__} needs the posterior mean, which {type(denoiser).__name__}, a few-step model, "
+            "has not; leave out the sampler to take the model's own."
         )
     if denoiser.schedule.matrix_valued and not sampler.matrix_valued:
         raise ValueError(

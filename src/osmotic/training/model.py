@@ -211,6 +211,12 @@ class Model:
             if shown is None and self.spec.classes is not None:
                 raise ValueError("This student learned guidance towards a class; name one.")
             return
+        if guidance != 1 and self.recipe.student is not None and not self.denoiser.diagonal:
+            raise ValueError(
+                "Guidance leads the posterior mean, and this student has none; leave the guidance scale at 1, and "
+                f"distil the guided teacher (`osmotic distill --guidance {guidance:g}`, or --method guided for all "
+                "scales)."
+            )
         nothing = self.spec.classes is not None and (shown is None or guidance != 1)
         if nothing and self.recipe.process.condition_dropout == 0:
             raise ValueError(

@@ -197,7 +197,7 @@ class Process(Frozen):
 class Distillation(Frozen):
     """The numbers of few-step methods; each method reads a few of them and refuses the others."""
 
-    guidance: float = Field(1.0, description="distil the teacher under this classifier-free scale")
+    guidance: float = Field(1.0, ge=0, description="distil the teacher under this classifier-free scale")
     largest_guidance: float = Field(
         4.0, gt=1, description="guided: the largest scale that the student can be asked for"
     )

@@ -117,7 +117,8 @@ def _published(one: Table) -> Html:
 
 
 def _again(run: Facts) -> Html:
-    trained = commands.train(run.recipe, run.spec, run.path)
+    taught = run.recipe.student is not None and run.recipe.student.teacher is not None
+    trained = commands.distill(run.recipe, run.path) if taught else commands.train(run.recipe, run.spec, run.path)
     note = None
     if trained is None:
         note = paragraph("It was trained from Python, on data in memory, so no command trains it again.", quiet=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from osmotic.data.spec import Spec
+from osmotic.training.options import Options
 from osmotic.training.recipe import Recipe
+from osmotic.training.run import RECIPE, Run
 
 EMBEDDED = " (embedded)"
 FOUND = {"steps", "batch_size", "learning_rate", "network", "widths", "blocks", "attention", "dropout", "sigma_data"}
@@ -26,6 +29,25 @@ def train(recipe: Recipe, spec: Spec, out: str) -> str | None:
     for group in GROUPS:
         words += _flags(getattr(recipe, group))
     return shlex.join([*words, *_flags(recipe), *_words(recipe.reading.items())])
+
+
+def distill(recipe: Recipe, out: str) -> str | None:
+    """The words of ``osmotic distill`` that give the same student; None for one that nobody taught."""
+    student, steps = recipe.student, recipe.options.steps
+    if student is None or student.teacher is None:
+        return None
+    name = student.teacher
+    while (Path(name) / RECIPE).is_file():  # an earlier stage, whose own teacher is nearer to the user's
+        earlier = Recipe.model_validate(Run.open(name).recipe())
+        if earlier.student is None or earlier.student.teacher is None:
+            return None
+        steps, name = steps + earlier.options.steps, earlier.student.teacher
+    teacher, _, weights = name.rpartition(" (")
+    staged = steps != recipe.options.steps
+    options = recipe.options.model_dump(exclude={"seed"} | ({"ema", "warmup"} if staged else set()))
+    words = ["osmotic", "distill", teacher, "--method", student.method, "--out", out]
+    words += ["--weights", weights.partition(",")[0], *_flags(recipe.distillation)]
+    return shlex.join([*words, *_flags(Options(**options | {"steps": steps}))])
 
 
 def on(run: str, command: str, *more: str) -> str:

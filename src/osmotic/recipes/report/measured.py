@@ -32,6 +32,8 @@ def tuning(runs: Sequence[Facts]) -> Html:
 
 def _likelihood(run: Facts) -> Html:
     found = run.likelihood
+    if found is None and run.recipe.student is not None and run.recipe.student.form in ("consistency", "chain"):
+        return paragraph("A few-step model without a posterior mean has no likelihood.", quiet=True)
     if found is None:
         return trouble(run, "likelihood") or missing(run, "evaluate", "--likelihood")
     rows = [_row("bits per dimension", found.bits)]
@@ -60,6 +62,8 @@ def _how(found: Report) -> str:
 
 
 def _tuning(run: Facts) -> Html:
+    if run.recipe.student is not None and run.recipe.student.stops is not None:
+        return paragraph("It knows its own stops alone, so nothing is tuned.", quiet=True)
     if not run.tuning:
         return trouble(run, "tuning") or missing(run, "tune", what="Not tuned yet")
     heads = ["budget", "solver", "steps", "grid", "error", "default", "gain"]
