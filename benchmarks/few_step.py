@@ -1,7 +1,8 @@
 """Every few-step method on the digits, beside its teacher: python benchmarks/few_step.py FOLDER [METHOD ...]
 
 Trains three teachers (seeds 0, 1, 2), distils each by every method with the method's own defaults, one process a core
-with one thread each, and writes docs/few_step.md. What FOLDER holds already is not done again, so it may be stopped.
+with one thread each, and writes docs/few_step.md. Runs that FOLDER or benchmarks/results/few_step.json has measured
+are not done again, so it may be stopped; take them out of both to measure a changed method anew.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ SEEDS = (0, 1, 2)
 STEPS = (1, 2, 4, 8)
 SAMPLES = 2000
 DOC = Path(__file__).parent.parent / "docs" / "few_step.md"
+KEPT = Path(__file__).parent / "results" / "few_step.json"
 
 
 def one(folder: Path, method: str, seed: int) -> dict[str, object]:
@@ -32,11 +35,11 @@ def one(folder: Path, method: str, seed: int) -> dict[str, object]:
     from osmotic.recipes.distill import distill
 
     out, began = folder / f"{method}-{seed}", time.process_time()
+    shutil.rmtree(out, ignore_errors=True)  # one that was stopped: its seconds would be lost
     if method == "teacher":
-        run = osmotic.train("digits", out, demo.recipe(seed), device="cpu", resume=(out / "recipe.json").exists())
+        run = osmotic.train("digits", out, demo.recipe(seed), device="cpu")
     else:
-        resume = (out / "recipe.json").exists()
-        run = distill(folder / f"teacher-{seed}", out, method, device="cpu", resume=resume)
+        run = distill(folder / f"teacher-{seed}", out, method, device="cpu")
     seconds = time.process_time() - began
     model = osmotic.load(run.directory, device="cpu")
     stages = [*run.directory.glob("stages/*"), run.directory]
@@ -87,21 +90,32 @@ def judged(model: object, seed: int, steps: int | None) -> dict[str, float]:
     }
 
 
-def everything(folder: Path, methods: list[str]) -> list[dict[str, object]]:
-    """All runs, two at a time, teachers first."""
+def everything(folder: Path, methods: list[str]) -> None:
+    """All runs that are not measured yet, one a core, teachers first."""
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [("teacher", seed) for seed in SEEDS], [(m, seed) for seed in SEEDS for m in methods]
-    for part in jobs:
+    done = {(row["method"], row["seed"]) for row in kept(folder)}
+    jobs = [(m, seed) for seed in SEEDS for m in methods if (m, seed) not in done]
+    taught = [("teacher", seed) for seed in SEEDS if any(seed == s for _, s in jobs)]
+    for part in (taught, jobs):
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             list(pool.map(lambda job: apart(folder, *job), part))
-    paths = [folder / f"{method}-{seed}.json" for part in jobs for method, seed in part]
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def kept(folder: Path) -> list[dict[str, object]]:
+    """All that is measured, here or before, in the order of the table."""
+    from osmotic.distill import METHODS
+
+    rows = json.loads(KEPT.read_text()) if KEPT.exists() else []
+    rows += [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    order = ["teacher", *METHODS]
+    latest = {(row["method"], row["seed"]): row for row in rows if row["method"] in order}
+    return [latest[key] for key in sorted(latest, key=lambda key: (order.index(key[0]), key[1]))]
 
 
 def apart(folder: Path, method: str, seed: int) -> None:
     """One run in a process of its own, unless it was done."""
     path = folder / f"{method}-{seed}.json"
-    if path.exists():
+    if path.exists() and (folder / f"{method}-{seed}").exists():
         return
     words = [sys.executable, __file__, str(folder), "--one", method, str(seed)]
     done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -131,8 +145,8 @@ def document(rows: list[dict[str, object]]) -> str:
     lines = [
         "# Few-step methods on the digits",
         "",
-        f"`python benchmarks/few_step.py FOLDER`, {time.strftime('%Y-%m-%d')}, CPU, one thread a run, seeds "
-        f"{', '.join(map(str, sorted({row['seed'] for row in rows})))}; every method with its own defaults.",
+        f"`python benchmarks/few_step.py FOLDER`, {time.strftime('%Y-%m-%d')}, CPU, one thread a run, every method "
+        "with its own defaults, over as many seeds as the last column says.",
         "",
         "Labelled 8 x 8 digits without guidance, 2,000 samples. *Agreement*: share that an SVM trained on real "
         "training digits puts in the class asked for, in %. *Learned*: accuracy on held-out real digits of a "
@@ -143,8 +157,8 @@ def document(rows: list[dict[str, object]]) -> str:
         "The teacher's few steps are DDIM's, its 20 the default solver's. A row without a number of steps has no such "
         "student: knowledge, reflow's last stage and dmd know one jump; progressive's and guided's rows are rounds.",
         "",
-        "| method | steps | agreement | learned | distance | nearest | training images | seconds |",
-        "|---|---|---|---|---|---|---|---|",
+        "| method | steps | agreement | learned | distance | nearest | training images | seconds | seeds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     teachers = {row["seed"]: row["by_steps"]["20"]["distance"] for row in rows if row["method"] == "teacher"}
     for method in methods:
@@ -159,6 +173,7 @@ def document(rows: list[dict[str, object]]) -> str:
                 interval([s["nearest"] for _, s in found], digits=2),
                 f"{mine[0]['images']:,}" if k == counts[0] else "",
                 interval([row["seconds"] for row in mine], digits=0) if k == counts[0] else "",
+                f"{len(mine)}" if k == counts[0] else "",
             ]
             lines.append(f"| {method if k == counts[0] else ''} | {k} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -172,7 +187,9 @@ def main(words: list[str]) -> None:
         return
     from osmotic.distill import METHODS
 
-    rows = everything(folder, words[1:] or list(METHODS))
+    everything(folder, words[1:] or list(METHODS))
+    rows = kept(folder)
+    KEPT.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     DOC.write_text(document(rows))
     print(DOC)
 

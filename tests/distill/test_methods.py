@@ -74,7 +74,7 @@ CASES = [(method, jumps) for method in METHODS for jumps in jumps_of(method)]
 def check_modes(oracle: GaussianMixture, x: Tensor, within: float) -> None:
     """Each mode has its share of the samples, and few lie between modes.
 
-    Of the data 0.997 lie so near to a mode, of one Gaussian with their moments less than half.
+    Of the data 0.997 lie so near to a mode, of one Gaussian with their moments at most two thirds.
     """
     found, near = masses(oracle, x)
     assert float((found - oracle.log_weights.exp()).abs().max()) < within, f"masses {found.tolist()}"

@@ -59,9 +59,9 @@ def deviation(oracle: GaussianMixture) -> float:
 
 
 def masses(oracle: GaussianMixture, x: Tensor) -> tuple[Tensor, float]:
-    """The shares of samples nearest to each mode ``(K,)``, and the share that lies within three deviations of one.
+    """The shares of samples nearest to each mode ``(K,)``, and the share that lies near to one.
 
-    In d dimensions a mode's own samples lie about ``sqrt(d)`` deviations from its middle, with a spread below 1.
+    Near is within ``sqrt(d) + 2`` deviations; a mode's own samples lie about ``sqrt(d)`` of them away from its middle.
     """
     distance, index = torch.cdist(x, oracle.means).min(1)
     deviation, d = oracle.variances[index].mean(1).sqrt(), x.shape[1]
