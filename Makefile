@@ -10,7 +10,7 @@ demo: $(STAMP)
 	@$(BIN)/osmotic demo
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 check-slow: $(STAMP)
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -m slow
