@@ -9,7 +9,7 @@ from torch import Tensor
 
 from osmotic.distill import METHODS
 from osmotic.distill.base import Start
-from osmotic.estimate import X0, V, Velocity
+from osmotic.estimate import X0, V
 from osmotic.oracles import GaussianMixture
 from osmotic.training.recipe import Distillation
 
@@ -141,7 +141,7 @@ def test_an_adversary_keeps_the_masses(dimensions):
     check_modes(oracle, made.sample(8000), 0.08 if dimensions == 2 else MASS)
 
 
-@pytest.mark.parametrize("target", [X0(), V(), Velocity()])
+@pytest.mark.parametrize("target", [X0(), V()])
 def test_progressive_distillation_takes_the_targets_of_its_teachers(target):
     made = train("progressive", five(), None, 1000, numbers=numbers("progressive", 1), target=target)
     assert energy(made.sample(SAMPLES), five().sample(SAMPLES, generator(99))) < ENERGY
