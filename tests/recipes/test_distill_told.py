@@ -15,12 +15,9 @@ from osmotic.recipes.distill import distill
 from osmotic.recipes.report import commands
 from osmotic.recipes.train import train
 from osmotic.training.model import load
-from osmotic.training.options import Options
-from osmotic.training.recipe import Architecture, Distillation, Recipe
+from osmotic.training.recipe import Distillation, Recipe
 from osmotic.training.run import Run
-
-FEW = Options(steps=4, batch_size=8, warmup=1, checkpoint_every=2, preview_every=4, evaluate_every=4, ema=(2.0,))
-SMALL = Architecture(widths=(8, 16), blocks=1, attention=())
+from tests.recipes.test_distill import FEW, SMALL
 
 
 def test_a_student_that_cannot_be_measured_is_whole_all_the_same(tmp_path, osmotic):

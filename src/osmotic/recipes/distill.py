@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ def distill(
         # Whatever can be refused is refused here; only then is anything written.
         task: Task | None = making.task(plans[0].stage, plans[0].recipe, model.spec, world.device, first, taught)
         # All recipes are written at once, the run's own first: a stage that is resumed knows its length.
-        world.from_main(lambda: [_open(distilled, model.spec) for distilled in reversed(plans)] and None)
+        for distilled in reversed(plans):
+            world.from_main(partial(_open, distilled, model.spec))
         say(f"{method}: {METHODS[method].what}")
         for number, distilled in enumerate(plans):
             if len(plans) > 1:

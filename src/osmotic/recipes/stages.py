@@ -12,12 +12,12 @@ from osmotic.distill.base import Method, Stage
 from osmotic.estimate import inverse
 from osmotic.guidance import ClassifierFree
 from osmotic.recipes.beside import STAGES
+from osmotic.recipes.resuming import refuse_options
 from osmotic.training.errors import RunError
 from osmotic.training.model import Model, stored
 from osmotic.training.options import Options
 from osmotic.training.recipe import Distillation, Recipe, explicit
 from osmotic.training.run import RECIPE, Run
-from osmotic.training.store import FIXED
 
 TEACHER_STEPS = 2000
 """A method's steps are stated for a teacher of so many (the digits'); longer training asks for longer distillation."""
@@ -170,19 +170,8 @@ def resumed(plans: list[Distilled], asked: Options | None) -> list[Distilled]:
             ones may be over.
     """
     given = {} if asked is None else explicit(asked)
-    run = Run.open(plans[-1].folder)
-    last, complete = stored(run)[0].options, run.complete()
-    for name in set(FIXED) & given.keys():
-        was, now = getattr(last, name), given[name]
-        if was != now:
-            raise RunError(
-                f"{run.directory} was trained with --{name.replace('_', '-')} {was}, which cannot become {now} on the "
-                "way; start a new run."
-            )
-    if complete and given.get("steps", last.steps) < complete[0][1].step:
-        raise RunError(
-            f"{run.directory} is at step {complete[0][1].step} already; resume with --steps above that to go further."
-        )
+    last = stored(Run.open(plans[-1].folder))[0].options
+    refuse_options(plans[-1].folder, last, given)
     if len(plans) > 1 and given.pop("steps", None) is not None and plans[-1].recipe.options.steps != last.steps:
         raise RunError(
             f"{plans[-1].folder} has {len(plans)} stages, whose steps cannot change on the way; leave out --steps."

@@ -18,6 +18,7 @@ from osmotic.data.spec import Spec
 from osmotic.distill import METHODS, making
 from osmotic.recipes import plan
 from osmotic.recipes.preview import preview
+from osmotic.recipes.resuming import refuse_change, refuse_options
 from osmotic.training import build, defaults
 from osmotic.training.distributed import joined
 from osmotic.training.errors import RunError
@@ -26,7 +27,6 @@ from osmotic.training.model import stored
 from osmotic.training.options import Options
 from osmotic.training.recipe import Recipe, explicit
 from osmotic.training.run import Run, write_json
-from osmotic.training.store import FIXED
 from osmotic.training.task import Task
 
 # Enough samples for three digits of the standard deviation.
@@ -119,9 +119,7 @@ def continued(dataset: Dataset, out: str | Path, asked: Recipe) -> Recipe:
             )
     _refuse_changes(out, before, asked)
     given = explicit(asked.options)
-    complete = run.complete()
-    if complete and given.get("steps", before.options.steps) < complete[0][1].step:
-        raise RunError(f"{out} is at step {complete[0][1].step} already; resume with --steps above that to go further.")
+    refuse_options(out, before.options, given)
     return before.model_copy(update={"options": before.options.model_copy(update=given)})
 
 
@@ -135,15 +133,11 @@ def _refuse_changes(out: str | Path, before: Recipe, asked: Recipe) -> None:
     fixed: list[tuple[BaseModel, BaseModel, str]] = [
         (old, new, name) for old, new in pairs for name in new.model_fields_set
     ]
-    fixed += [(before.options, asked.options, name) for name in asked.options.model_fields_set & set(FIXED)]
     fixed += [(before, asked, name) for name in asked.model_fields_set & {"holdout", "flip", "upend", "turn", "shift"}]
     for old, new, name in fixed:
-        was, now = getattr(old, name), getattr(new, name)
-        if now is not None and was != now:
-            flag = name.replace("_", "-")
-            raise RunError(
-                f"{out} was trained with --{flag} {was}, which cannot become {now} on the way; start a new run."
-            )
+        now = getattr(new, name)
+        if now is not None:
+            refuse_change(out, name, getattr(old, name), now)
 
 
 def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:

@@ -1,0 +1,37 @@
+"""What cannot change when a run is resumed, whoever trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from osmotic.training.errors import RunError
+from osmotic.training.options import Options
+from osmotic.training.run import Run
+from osmotic.training.store import FIXED
+
+
+def refuse_change(out: str | Path, name: str, was: Any, now: Any) -> None:
+    """Refuse a value that differs from the one that the weights were made with.
+
+    Raises:
+        RunError: naming it.
+    """
+    if was != now:
+        flag = name.replace("_", "-")
+        raise RunError(f"{out} was trained with --{flag} {was}, which cannot become {now} on the way; start a new run.")
+
+
+def refuse_options(out: str | Path, before: Options, given: Mapping[str, Any]) -> None:
+    """Refuse other values of fixed options, and an end before the step that the run has reached.
+
+    Raises:
+        RunError: saying which.
+    """
+    for name in FIXED:
+        if given.get(name) is not None:
+            refuse_change(out, name, getattr(before, name), given[name])
+    complete = Run.open(out).complete()
+    if complete and given.get("steps", before.steps) < complete[0][1].step:
+        raise RunError(f"{out} is at step {complete[0][1].step} already; resume with --steps above that to go further.")
