@@ -8,16 +8,32 @@ import numpy as np
 import pytest
 import torch
 
-from osmotic.schedules import CATALOG, VE, VP, Discrete, GeometricVE, Rectified, Schedule, Shifted, SubVP
+from osmotic.schedules import (
+    CATALOG,
+    VE,
+    VP,
+    Cosine,
+    Discrete,
+    GeometricVE,
+    Rectified,
+    Scaled,
+    Schedule,
+    Shifted,
+    SubVP,
+)
 
 T = torch.linspace(0.013, 0.987, 41, dtype=torch.float64)
 # Beside a discrete schedule's levels the interpolated pair has kinks; derivatives are compared between them.
 INSIDE = (torch.arange(1, 1000, 37, dtype=torch.float64) + 0.37) / 1000
 
 
-@pytest.fixture(params=list(CATALOG))
+UNNAMED = {"cosine-scaled": lambda: Scaled(Cosine(), 0.5), "rectified-scaled": lambda: Scaled(Rectified(), 3.0)}
+"""Paths that losses are stated on, without a name on the command line."""
+
+
+@pytest.fixture(params=[*CATALOG, *UNNAMED])
 def schedule(request) -> Schedule:
-    return CATALOG[request.param]()
+    return (CATALOG | UNNAMED)[request.param]()
 
 
 def test_starts_at_clean_data_and_only_loses_signal(schedule):

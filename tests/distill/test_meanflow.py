@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from osmotic.clocks import SMOOTH, Angle
 from osmotic.denoiser import Denoiser
 from osmotic.distill.base import Setting, Start
-from osmotic.distill.meanflow import METHOD, MeanFlow, Straight, latest, meanflow, rate, straight, times, velocity
+from osmotic.distill.meanflow import METHOD, MeanFlow, latest, line, meanflow, rate, straight, times, velocity
 from osmotic.estimate import Estimate, Velocity
 from osmotic.flow_map import FlowMap
 from osmotic.oracles import Gaussian
@@ -17,7 +17,7 @@ from osmotic.training.task import Batch, Domain, Noise
 from tests.distill import toys
 
 SD = 0.7
-PATH = Straight(SD)
+PATH = line(SD)
 
 
 def draws(*shape: int, seed: int = 0) -> Tensor:
@@ -100,12 +100,12 @@ def test_without_a_teacher_the_gradient_is_the_same_on_average():
 
 def test_straight_is_rectified_in_units_of_the_data():
     t = torch.linspace(0, 1, 9, dtype=torch.float64)
-    for mine, theirs in zip(Straight(1.0)(t), Rectified()(t), strict=True):
+    for mine, theirs in zip(line(1.0)(t), Rectified()(t), strict=True):
         assert torch.equal(mine, theirs)
     assert torch.allclose(PATH.time(PATH.log_snr(t)), t, atol=1e-14)
     assert float(PATH.log_snr(0.5).exp() ** -0.5) == pytest.approx(SD)
     with pytest.raises(ValueError, match="positive"):
-        Straight(0.0)
+        line(0.0)
 
 
 def network(schedule=None, dropout: float = 0.0, target=None) -> FlowMap:
@@ -142,7 +142,7 @@ def test_both_passes_see_the_same_dropout(taught, device):
     """With the network ``m x``, m 0 or 2, the loss is ``(m x - v + gap m w)^2`` with one m, not two."""
     model = FlowMap(Masked(), Rectified(), Velocity())
     oracle = Gaussian(Rectified(), torch.zeros(1), 0.5).to(device)
-    n, path = 200, Straight(1.0)
+    n, path = 200, line(1.0)
     t, s = clock(n)
     x0, eps = draws(n, 1).float().to(device), draws(n, 1, seed=9).float().to(device)
     torch.manual_seed(3)

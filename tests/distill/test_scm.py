@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from osmotic.clocks import SMOOTH, Angle
 from osmotic.denoiser import Denoiser, NeuralDenoiser, Rescheduled
 from osmotic.distill.base import Setting, Start
-from osmotic.distill.scm import METHOD, Continuous, Trig, aimed, continuous, importance, softness, tangent, velocity
+from osmotic.distill.scm import METHOD, Continuous, aimed, continuous, importance, softness, tangent, trig, velocity
 from osmotic.estimate import Estimate, Karras
 from osmotic.flow_map import Consistency
 from osmotic.nn import MLP, DiT
@@ -22,7 +22,7 @@ from tests.distill.test_consistency import SD, Bent, draws, gaussian
 from tests.distill.toys import devices
 
 PATHS = sorted(CATALOG)
-TRIG = Trig(SD)
+TRIG = trig(SD)
 
 
 def some_times(n: int = 64) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser
 from osmotic.distill.base import Setting, Start
-from osmotic.distill.meanflow import Straight, latest, straight, velocity
+from osmotic.distill.meanflow import latest, line, straight, velocity
 from osmotic.distill.shortcut import LEVELS, METHOD, SHARE, Shortcut, halves, shortcut, times
 from osmotic.estimate import Estimate
 from osmotic.flow_map import FlowMap
@@ -19,7 +19,7 @@ from osmotic.training.task import Batch, Domain, Noise
 from tests.distill import toys
 
 SD = 0.7
-PATH = Straight(SD)
+PATH = line(SD)
 
 
 def draws(*shape: int, seed: int = 0) -> Tensor:
@@ -74,7 +74,7 @@ def test_the_shortest_jumps_are_two_euler_steps():
     """Rectified data of one unit: ``x - (t - s) u`` after two steps of half the length along the velocity."""
     oracle, n = gaussian("rectified"), 8
     t = torch.linspace(0.2, 0.9, n, dtype=torch.float64)
-    s, x, path = t - 0.1, draws(n, 3), Straight(1.0)
+    s, x, path = t - 0.1, draws(n, 3), line(1.0)
 
     def v(x: Tensor, t: Tensor) -> Tensor:
         return oracle(x, t).at(-1.0, 1.0)

@@ -325,8 +325,13 @@ def test_tuning_chooses_the_stops_of_a_flow_map(teachers, tmp_path, osmotic):
     assert tuned["choice"]["steps"] == 2
 
 
-def test_rounds_are_measured_beside_the_teacher(teachers, tmp_path):
+def test_rounds_are_listed_and_measured_beside_the_teacher(teachers, tmp_path, osmotic):
     run = student(teachers, "images", "progressive", tmp_path)
+    jumps = [int(folder.name.removeprefix("jumps-")) for folder in run.stages()]
+    assert jumps == sorted(jumps, reverse=True)
+    assert len(jumps) > 1
+    rounds = [line for line in osmotic("info", run.directory)[1].splitlines() if line.startswith("earlier round")]
+    assert [line.split(",")[0].removeprefix("earlier round: ") for line in rounds] == [str(f) for f in run.stages()]
     lines, paths = beside(teachers["images"], run.directory, None)
     assert any("jumps-2" in line for line in lines)
     assert any("student" in line and "jumps-" not in line for line in lines)

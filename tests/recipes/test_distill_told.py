@@ -51,3 +51,10 @@ def test_the_report_of_a_student_says_how_it_was_distilled(method, tmp_path):
     stages = [run.directory, *run.directory.glob("stages/*")]
     assert given(settings.training)["steps"] == sum(Run.open(stage).recipe()["options"]["steps"] for stage in stages)
     assert given(settings.numbers).get("jumps") == numbers.model_dump(exclude_unset=True).get("jumps")
+
+
+def test_a_method_that_needs_a_teacher_says_which_command_takes_one(tmp_path, osmotic):
+    code, _, err = osmotic("train", "moons", "--out", tmp_path / "run", "--objective", "consistency")
+    assert code == 2
+    assert "osmotic distill TEACHER --method consistency" in err
+    assert not (tmp_path / "run").exists()

@@ -259,6 +259,21 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_measured(points, tm
     assert "Trying the checkpoint before it" in err
 
 
+def test_where_the_only_checkpoint_is_damaged_none_before_it_is_promised(points, tmp_path, osmotic):
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(points, run)
+    for weights in run.glob("checkpoints/*/model.safetensors"):
+        weights.write_bytes(b"cut")
+    for older in sorted(run.glob("checkpoints/*"))[:-1]:
+        shutil.rmtree(older)
+    code, _, err = osmotic("evaluate", run, "--count", 40, "--steps", 2, "--data", points.parent / "points.npy")
+    assert code == 2
+    assert "is whole" in err
+    assert "before it" not in err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

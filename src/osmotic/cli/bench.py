@@ -46,7 +46,7 @@ class Bench:
     runs: Annotated[
         tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="")
     ] = ()
-    """directories that `osmotic train` made; the results are stored in the first"""
+    """directories of runs, which `osmotic train` or `osmotic distill` made; the results are stored in the first"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None
     """what the runs were trained on, where it has moved since"""
     sweep: Flags = field(default_factory=Flags)  # type: ignore[valid-type]

@@ -27,7 +27,7 @@ class Distill:
     """
 
     teacher: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="TEACHER")]
-    """directory that `osmotic train` made"""
+    """directory of a run: of `osmotic train`, or of a student that has a posterior mean"""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """directory of the student, new or empty; everything is written there"""
     method: Annotated[Method | None, tyro.conf.arg(help_behavior_hint="(default: consistency)")] = None

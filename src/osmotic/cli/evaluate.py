@@ -98,7 +98,7 @@ class Evaluate:
     """Measure the model in RUN on the data that were held out of its training: its samples, or its likelihood."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """directory that `osmotic train` made"""
+    """directory of a run, which `osmotic train` or `osmotic distill` made"""
     likelihood: bool = False
     """bits per dimension and nats of held-out data, with error bars, instead of samples"""
     data: Annotated[str | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="")] = None

@@ -54,6 +54,7 @@ def about_run(path: Path) -> list[str]:
     count = plural(int(data.get("count", 0)), "sample")
     lines = [
         f"{path}: a run at step {at:,} of {steps:,}",
+        *about_stages(run),
         f"data: {data.get('source')}, {count} of shape {tuple(data.get('shape', ()))}",
     ]
     parts = {part: recipe.get(part) or {} for part in ("student", "architecture", "process", "options")}
@@ -72,6 +73,16 @@ def about_run(path: Path) -> list[str]:
         losses = ", ".join(f"{k} {v:.4g}" for k, v in record.items() if k == "loss" or k.startswith("loss/"))
         lines.append(f"training {losses} at step {record['step']:,}, {skipped} skipped")
     return lines + about_tuning(Tuning(run))
+
+
+def about_stages(run: Run) -> list[str]:
+    """A line for each earlier round of a distillation."""
+    lines = []
+    for folder in run.stages():
+        stage = Run.open(folder)
+        complete, steps = stage.complete(), int(stage.recipe().get("options", {}).get("steps", 0))
+        lines.append(f"earlier round: {folder}, at step {complete[0][1].step if complete else 0:,} of {steps:,}")
+    return lines
 
 
 def about_tuning(tuning: Tuning) -> list[str]:

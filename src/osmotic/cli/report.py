@@ -16,7 +16,7 @@ class Report:
     """Write one page that shows what RUN is and how good it is; a second run stands beside it."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """directory that `osmotic train` made"""
+    """directory of a run, which `osmotic train` or `osmotic distill` made"""
     other: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[RUN_B]", help_behavior_hint="")] = None
     """another one to hold against it"""
     out: Annotated[

@@ -81,7 +81,7 @@ class Sample:
     """Draw samples from the model in RUN: PNGs, a grid and an .npz for pictures, a table for tables."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """directory that `osmotic train` made"""
+    """directory of a run, which `osmotic train` or `osmotic distill` made"""
     sampling: Flags = field(default_factory=Flags)  # type: ignore[valid-type]
     """how samples are drawn"""
 

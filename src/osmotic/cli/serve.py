@@ -20,7 +20,7 @@ class Serve:
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """directory that `osmotic train` made"""
+    """directory of a run, which `osmotic train` or `osmotic distill` made"""
     port: int = 7860
     """to listen on; 0 for any that is free"""
     host: str = "127.0.0.1"

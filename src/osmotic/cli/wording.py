@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from osmotic.training.recipe import Method
+
 CHOICE = re.compile(r"invalid choice '(.*?)' for argument '(--\S+?)'")
 TYPE = re.compile(r"Error parsing (--\S+?): .*?instantiated from \[(.*?)\]")
 LITERAL = re.compile(r"Error parsing (--\S+?): invalid literal .*?'(.*?)' Argument helptext")
@@ -31,6 +33,8 @@ def sentence(heard: str, command: type, name: str) -> str:
     known = dict(flags(command))
     if (found := CHOICE.search(complaint)) and known.get(found[2]):
         value, flag = found.groups()
+        if flag == "--objective" and value in get_args(Method):
+            return f"{value} needs a teacher: `osmotic distill TEACHER --method {value} --out RUN`."
         return (
             f"There is no {flag} {value!r}{meant(value, known[flag], quote=True)}; there are {', '.join(known[flag])}."
         )

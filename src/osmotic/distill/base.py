@@ -10,9 +10,10 @@ from torch import nn
 from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser, NeuralDenoiser
 from osmotic.schedules import Schedule
+from osmotic.training import denoise
 from osmotic.training.denoise import PLAYER, Called
 from osmotic.training.recipe import Distillation, Student
-from osmotic.training.task import Batch, Stream, Task
+from osmotic.training.task import Batch, Task
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,7 @@ class FewStep(Task):
 
     def shown(self, batch: Batch) -> Condition | None:
         """The conditions that student and teacher are both told, some perhaps hidden."""
-        if batch.cond is None or self.drop == 0 or not batch.training:
-            return batch.cond
-        return batch.cond.drop(batch.noise.uniform(Stream.DROP) >= self.drop)
+        return denoise.shown(batch, self.drop)
 
     def core(self, player: str) -> nn.Module:
-        module = self.players[player]
-        return module.network if isinstance(module, NeuralDenoiser) else module
+        return denoise.core(self.players[player])

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from osmotic.denoiser import Denoiser, Rescheduled
 from osmotic.distill.base import FewStep, Method, Setting, single
 from osmotic.distill.draws import noised, shares
+from osmotic.distill.slope import along
 from osmotic.distill.twin import Twin
 from osmotic.estimate import Estimate, like
-from osmotic.levels import as_time
-from osmotic.schedules import Number, Schedule
+from osmotic.schedules import Rectified, Scaled
 from osmotic.training.recipe import Student
 from osmotic.training.task import Batch, Noise, Stream
 
@@ -34,46 +32,36 @@ END = 1 - 1e-6
 through which other paths are read: it has no derivative, and its inverse may round to a time above 1."""
 
 
-class Straight(Schedule):
+def line(sigma_data: float) -> Scaled:
     """``alpha = 1 - t, sigma = sd t``: the rectified path in units of the data, on which a velocity is ``sd eps - x0``.
 
-    With sd = 1 it is :class:`~osmotic.schedules.Rectified`. Half of the way is where noise and data are equally strong.
+    Half of the way is where noise and data are equally strong.
 
     Args:
         sigma_data: sd, the data's standard deviation, positive.
     """
-
-    def __init__(self, sigma_data: float = 1.0) -> None:
-        if not sigma_data > 0:
-            raise ValueError(f"Straight needs a positive sigma_data; got {sigma_data}.")
-        self.sigma_data = sigma_data
-
-    def pair(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return 1 - t, self.sigma_data * t
-
-    def time(self, log_snr: Number) -> Tensor:
-        return torch.sigmoid(-as_time(log_snr) / 2 - math.log(self.sigma_data))
+    return Scaled(Rectified(), sigma_data)
 
 
-def straight(denoiser: Denoiser, path: Straight) -> Rescheduled:
+def straight(denoiser: Denoiser, path: Scaled) -> Rescheduled:
     """A denoiser of any path, read on the straight one."""
     return Rescheduled(denoiser, path)
 
 
-def latest(denoiser: Denoiser, path: Straight) -> float:
+def latest(denoiser: Denoiser, path: Scaled) -> float:
     """The noisiest time on the straight path at which a denoiser is trained."""
     return straight(denoiser, path).start * END
 
 
-def velocity(estimate: Estimate, path: Straight) -> Tensor:
+def velocity(estimate: Estimate, path: Scaled) -> Tensor:
     """``sd eps - x0``, ``(B, *S)``: the average velocity from t to s of an estimate aimed at s."""
-    return estimate.at(-1.0, path.sigma_data)
+    return estimate.at(-1.0, path.scale)
 
 
 def meanflow(
     student: Denoiser,
     frozen: Denoiser,
-    path: Straight,
+    path: Scaled,
     x0: Tensor,
     t: Tensor,
     s: Tensor,
@@ -109,19 +97,19 @@ def meanflow(
     u = velocity(straight(student, path)(x, t, cond, s), path)
     with torch.no_grad():
         if teacher is None:
-            v = eps * path.sigma_data - x0
+            v = eps * path.scale - x0
             with twin.again():
                 tangent = velocity(straight(frozen, path)(x, t, cond), path)
         else:
             v = tangent = velocity(straight(teacher, path)(x, t, cond), path)
         with twin.again():
             goal = v - gap * rate(frozen, path, x, t, s, tangent, cond)
-    loss: Tensor = (u - goal).square().flatten(1).mean(1) / path.sigma_data**2
+    loss: Tensor = (u - goal).square().flatten(1).mean(1) / path.scale**2
     return loss
 
 
 def rate(
-    denoiser: Denoiser, path: Straight, x: Tensor, t: Tensor, s: Tensor, tangent: Tensor, cond: object = None
+    denoiser: Denoiser, path: Scaled, x: Tensor, t: Tensor, s: Tensor, tangent: Tensor, cond: object = None
 ) -> Tensor:
     """``tangent . grad_x u + d_t u``, ``(B, *S)``: how the average velocity to a fixed s changes along a direction."""
     flow = straight(denoiser, path)
@@ -129,10 +117,7 @@ def rate(
     def average(x: Tensor, t: Tensor) -> Tensor:
         return velocity(flow(x, t, cond, s), path)
 
-    # Fused attention kernels have no forward-mode rule.
-    with sdpa_kernel(SDPBackend.MATH):
-        pair: tuple[Tensor, ...] = torch.func.jvp(average, (x, t), (tangent, torch.ones_like(t)))
-    return pair[1]
+    return along(average, x, t, tangent, torch.ones_like(t))[1]
 
 
 class MeanFlow(FewStep):
@@ -140,7 +125,7 @@ class MeanFlow(FewStep):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self.path = Straight(setting.start.sigma_data)
+        self.path = line(setting.start.sigma_data)
         self.latest = latest(self.denoiser, self.path)
 
     def loss(self, player: str, batch: Batch, modules: Mapping[str, nn.Module]) -> Tensor:

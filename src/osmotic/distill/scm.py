@@ -7,15 +7,15 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from osmotic.denoiser import Denoiser, Rescheduled
 from osmotic.distill.base import FewStep, Method, Setting, single
 from osmotic.distill.draws import noised
 from osmotic.distill.gap import FLOOR, LIFT, spread
+from osmotic.distill.slope import along
 from osmotic.distill.twin import Twin
 from osmotic.estimate import Estimate, like
-from osmotic.schedules import Schedule
+from osmotic.schedules import Cosine, Scaled
 from osmotic.training.recipe import Student
 from osmotic.training.task import Batch, Stream
 
@@ -24,24 +24,15 @@ SOFT = 0.1  # c of the tangent's normalisation g / (|g| + c)
 SMALL, PLAIN = 64, 100.0  # dimensions up to which a random tangent is all but not normalised, and c there
 
 
-class Trig(Schedule):
+def trig(sigma_data: float) -> Scaled:
     """``x_t = cos(theta) x0 + sin(theta) sd eps`` with theta = pi t / 2: as large as the data at every level.
 
     Lu & Song 2024 (arXiv 2410.11081), TrigFlow.
 
     Args:
-        sigma_data: sd.
+        sigma_data: sd, positive.
     """
-
-    def __init__(self, sigma_data: float) -> None:
-        self.sigma_data = sigma_data
-
-    def pair(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.sin(math.pi / 2 * (1 - t)), self.sigma_data * torch.sin(math.pi / 2 * t)
-
-    def time(self, log_snr: Tensor | float) -> Tensor:
-        half = -torch.as_tensor(log_snr) / 2
-        return 2 / math.pi * torch.atan(torch.exp(half) / self.sigma_data)
+    return Scaled(Cosine(), sigma_data)
 
 
 def velocity(estimate: Estimate, theta: Tensor, sigma_data: float) -> Tensor:
@@ -61,14 +52,14 @@ def tangent(
     function. dF/dtheta is the student's exact forward-mode derivative in the direction (sd slope, 1).
 
     Args:
-        student: on :class:`Trig`.
+        student: on :func:`trig`'s path.
         x: noisy samples.
         t: times ``(B,)``.
         slope: ``dx / dtheta / sd``, of the data and noise at hand or of a teacher.
         cond: handed to the student.
         warm: r in [0, 1].
     """
-    sd = _trig(student).sigma_data
+    sd = _trig(student).scale
     theta = math.pi / 2 * t
     (scale,) = like(x, theta.cos() * theta.sin())
 
@@ -76,9 +67,7 @@ def tangent(
         return velocity(aimed(student, x, 2 / math.pi * theta, cond), theta, sd)
 
     # Scaled by cos sin before the derivative is taken: a clock's own slope may be as large as 1 / (cos sin).
-    with sdpa_kernel(SDPBackend.MATH):  # the only attention with a forward-mode derivative
-        pair = torch.func.jvp(output, (x, theta), (scale * slope * sd, theta.cos() * theta.sin()))
-    out, change = pair[0], pair[1]
+    out, change = along(output, x, theta, scale * slope * sd, theta.cos() * theta.sin())
     (square,) = like(x, theta.cos().square())
     return out, -square * (out - slope) - warm * (scale * x / sd + change)
 
@@ -107,7 +96,7 @@ def continuous(
     with the paper's 0.1 mode masses do not survive below some hundred dimensions.
 
     Args:
-        student: whose f is trained, on :class:`Trig` (an :class:`~osmotic.denoiser.Rescheduled` of the model).
+        student: whose f is trained, on :func:`trig`'s path (an :class:`~osmotic.denoiser.Rescheduled` of the model).
         frozen: the same, as it is called without gradients.
         teacher: of the slope, on the same path; None for the slope ``cos eps - sin x0 / sd`` of the data.
         x0: clean samples ``(B, *S)``.
@@ -120,7 +109,7 @@ def continuous(
         ``(B,)``.
     """
     schedule = _trig(student)
-    sd, theta = schedule.sigma_data, math.pi / 2 * t
+    sd, theta = schedule.scale, math.pi / 2 * t
     x = noised(schedule, x0, t, eps)
     twin = Twin(x.device)
     out = velocity(aimed(student, x, t, cond), theta, sd)
@@ -154,13 +143,14 @@ def softness(dimension: int) -> float:
     return max(SOFT, min(PLAIN, PLAIN * (SMALL / dimension) ** 2))
 
 
-def _trig(student: Denoiser) -> Trig:
-    if not isinstance(student.schedule, Trig):
+def _trig(student: Denoiser) -> Scaled:
+    schedule = student.schedule
+    if not (isinstance(schedule, Scaled) and isinstance(schedule.base, Cosine)):
         raise ValueError(
             f"Continuous-time consistency is stated on the trigonometric path, and this student lies on "
-            f"{type(student.schedule).__name__}; pass Rescheduled(student, Trig(sigma_data))."
+            f"{type(schedule).__name__}; pass Rescheduled(student, trig(sigma_data))."
         )
-    return student.schedule
+    return schedule
 
 
 class Continuous(FewStep):
@@ -173,13 +163,13 @@ class Continuous(FewStep):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         sd = setting.start.sigma_data
-        self.trig, self.warm = Trig(sd), max(1.0, WARM * setting.steps)
+        self.trig, self.warm = trig(sd), max(1.0, WARM * setting.steps)
 
     def loss(self, player: str, batch: Batch, modules: Mapping[str, nn.Module]) -> Tensor:
-        noise, trig = batch.noise, self.trig
-        student, frozen = Rescheduled(self.student(modules), trig), Rescheduled(self.denoiser, trig)
-        teacher = None if self.teacher is None else Rescheduled(self.teacher, trig)
-        t = spread(trig, trig.sigma_data, noise)
+        noise, path = batch.noise, self.trig
+        student, frozen = Rescheduled(self.student(modules), path), Rescheduled(self.denoiser, path)
+        teacher = None if self.teacher is None else Rescheduled(self.teacher, path)
+        t = spread(path, path.scale, noise)
         # A path that ends less noisy than the law is trained at its end; the whole tangent is what is measured.
         t = t.clamp(max=min(d.start for d in (student, teacher) if d is not None))
         warm = min(1.0, batch.step / self.warm) if batch.training else 1.0

@@ -11,9 +11,10 @@ from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser
 from osmotic.distill.base import FewStep, Method, Setting, single
 from osmotic.distill.draws import noised, shares
-from osmotic.distill.meanflow import Straight, latest, straight, velocity
+from osmotic.distill.meanflow import latest, line, straight, velocity
 from osmotic.distill.shadow import Shadow
 from osmotic.estimate import like
+from osmotic.schedules import Scaled
 from osmotic.training.recipe import Student
 from osmotic.training.task import Batch, Noise, Stream
 
@@ -32,7 +33,7 @@ DECAY = 0.95
 def shortcut(
     student: Denoiser,
     shadow: Denoiser,
-    path: Straight,
+    path: Scaled,
     x0: Tensor,
     t: Tensor,
     s: Tensor,
@@ -64,18 +65,18 @@ def shortcut(
     """
     x = noised(path, x0, t, eps)
     with torch.no_grad():
-        goal = eps * path.sigma_data - x0 if teacher is None else velocity(straight(teacher, path)(x, t, cond), path)
+        goal = eps * path.scale - x0 if teacher is None else velocity(straight(teacher, path)(x, t, cond), path)
         rows = (s < t).nonzero()[:, 0]
         if len(rows):
             own = rows.to(x.device)
             told = None if cond is None else cond[own]
             goal = goal.index_copy(0, own, halves(shadow, path, x[own], t[rows], s[rows], shortest, told))
     u = velocity(straight(student, path)(x, t, cond, s), path)
-    return (u - goal).square().flatten(1).mean(1) / path.sigma_data**2
+    return (u - goal).square().flatten(1).mean(1) / path.scale**2
 
 
 def halves(
-    shadow: Denoiser, path: Straight, x: Tensor, t: Tensor, s: Tensor, shortest: float, cond: Condition | None = None
+    shadow: Denoiser, path: Scaled, x: Tensor, t: Tensor, s: Tensor, shortest: float, cond: Condition | None = None
 ) -> Tensor:
     """The average velocity of two jumps of half the length, ``(B, *S)``; arguments as in :func:`shortcut`."""
     flow = straight(shadow, path)
@@ -92,7 +93,7 @@ class Shortcut(FewStep):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self.path = Straight(setting.start.sigma_data)
+        self.path = line(setting.start.sigma_data)
         self.latest = latest(self.denoiser, self.path)
         # In evaluation mode, as published: what dropout adds to a goal would be halved at each level, not shared.
         self.shadow = Shadow(self.denoiser, DECAY)

@@ -113,9 +113,7 @@ def bench(
     if count is None or command is None:
         count = count or affordable(settings, minutes, seed)
         again = f"{again} --count {count}"
-    before = earlier(home or runs[0], "bench", Bench)
-    if before is not None:
-        say(f"this replaces what was measured of {plural(len(before.points), 'setting')} on {before.date[:10]}")
+    say_replaced(home or runs[0], say)
     if models[0].spec.classes is None and set(guidance) != {1.0}:
         say("guidance is not swept: these data have no classes to lead to")
     say(
@@ -146,6 +144,14 @@ def bench(
     )
     path = keep(home or runs[0], "bench", found)
     return table(found), [path, curves(found, (home or runs[0]) / FOLDER / "bench.png")]
+
+
+def say_replaced(home: Path, say: Callable[[str], None]) -> None:
+    """Name the measurement that the new one takes the place of, and the command that has it again."""
+    before = earlier(home, "bench", Bench)
+    if before is not None:
+        settings = plural(len(before.points), "setting")
+        say(f"this replaces what `{before.command}` measured on {before.date[:10]}, of {settings}")
 
 
 def say_alone(runs: Sequence[Path], models: Sequence[Model], say: Callable[[str], None]) -> None:

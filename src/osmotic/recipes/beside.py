@@ -13,10 +13,8 @@ from osmotic.recipes.bench import bench
 from osmotic.recipes.scores import FOLDER
 from osmotic.report import pictures
 from osmotic.training.model import Model, load
+from osmotic.training.run import Run
 from osmotic.training.sampling import SAMPLER
-
-STAGES = "stages"
-"""In a student's run: the runs of its earlier rounds."""
 
 BUDGETS, MINUTES = (1, 2, 4, 8, 20), 2.0
 """Evaluations at which student and teacher are compared, and about how long that takes."""
@@ -43,8 +41,7 @@ def beside(
     Args:
         weights: of the teacher, as in :func:`osmotic.load`.
     """
-    rounds = sorted((student / STAGES).glob("*/recipe.json"), key=lambda path: path.stat().st_mtime)
-    runs = [teacher, *(path.parent for path in rounds), student]
+    runs = [teacher, *Run.open(student).stages(), student]
     command = ["osmotic", "bench", *map(str, runs), "--nfe", *map(str, BUDGETS), "--sampler", SAMPLER, DDIM]
     lines, paths = bench(
         runs,

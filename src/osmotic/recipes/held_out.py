@@ -10,6 +10,7 @@ from typing import Any
 from osmotic.data.columns import Categorical, Columns
 from osmotic.data.dataset import Dataset, Subset, open_data, split
 from osmotic.data.encoding import Pixels, Standard
+from osmotic.data.errors import DataError
 from osmotic.data.source import Options
 from osmotic.data.spec import Spec
 from osmotic.training.errors import RunError
@@ -58,10 +59,18 @@ def _found_again(run: str | Path, spec: Spec, recipe: Recipe, data: Any) -> Data
         raise RunError(f"{run} was trained on an {source}, which is gone; save it in a file and pass that as --data.")
     if data is None and not spec.source.endswith(EMBEDDED) and not Path(source).expanduser().exists():
         raise RunError(f"{run} was trained on {source}, which is not there; say with --data where it is now.")
-    dataset = data if isinstance(data, Dataset) else open_data(source, **asdict(Options(**recipe.reading)))
+    try:
+        dataset = data if isinstance(data, Dataset) else open_data(source, **asdict(Options(**recipe.reading)))
+    except DataError as error:
+        if data is None or not Path(source).expanduser().exists():
+            raise
+        raise RunError(f"{source} cannot be read as {spec.source} was, which {run} was trained on: {error}.") from None
     for name in ("kind", "shape", "count", "classes", "encoding"):
         if getattr(spec, name) != getattr(dataset.spec, name):
-            raise RunError(f"{run} was trained on other data, its {name} differs; evaluate it on {spec.source}.")
+            raise RunError(
+                f"{source if isinstance(source, str) else dataset.spec.source} is not what {run} was trained on, its "
+                f"{name} differs; that was {spec.source}."
+            )
     return dataset
 
 

@@ -69,7 +69,8 @@ def objective(process: Process) -> str:
     """The objective and what of the process it uses: the others have times or weights of their own."""
     times = "every level of its own ladder equally often" if process.objective == "ncsn" else f"{process.law} times"
     weight = f", {process.weight} weight" if process.objective in WEIGHTED else ""
-    return f"{process.objective}, {times}{weight}"
+    coupling = "" if process.coupling == "independent" else f", noise coupled by {process.coupling}"
+    return f"{process.objective}, {times}{weight}{coupling}"
 
 
 def student(made: Student) -> str:

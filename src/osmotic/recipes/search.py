@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from osmotic.schedules import Number, Schedule
 from osmotic.times import GRIDS, Fixed, Grid, Teacher
 from osmotic.training.chosen import SUGGESTED, grids
 from osmotic.training.model import Model
-from osmotic.training.sampling import SAMPLER, Entry
+from osmotic.training.sampling import SAMPLER, Entry, Tuned
 
 # Tuning noise is keyed far away from the samples that a user will draw with the same seed.
 FIRST = 2**40
@@ -98,6 +98,35 @@ class Candidate:
     def worse(self) -> float:
         """The larger of its errors."""
         return max(self.error, self.confirmed or 0.0)
+
+
+class Searched(Protocol):
+    """What a search was asked, and how far apart two measurements of the truth are."""
+
+    model: Model
+    nfe: int
+    guidance: float
+    count: int
+    seed: int
+    reference: float
+
+
+def record(search: Searched, found: list[Candidate], finalists: list[Candidate], default: Candidate) -> Tuned:
+    """What is stored of a search: the best, the default, and everything tried that came to a number."""
+    confirmed = {(c.sampler, c.grid): c for c in [*finalists, default]}
+    return Tuned(
+        nfe=search.nfe,
+        choice=finalists[0].entry(),
+        log_snr=finalists[0].stops.log_snr,
+        step=search.model.step,
+        weights=search.model.weights,
+        guidance=search.guidance,
+        count=search.count,
+        seed=search.seed,
+        reference=search.reference,
+        default=default.entry(),
+        table=tuple(confirmed.get((c.sampler, c.grid), c).entry() for c in found if math.isfinite(c.error)),
+    )
 
 
 def tried(model: Model) -> dict[str, Grid]:

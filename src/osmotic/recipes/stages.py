@@ -11,13 +11,12 @@ from osmotic.distill import making
 from osmotic.distill.base import Method, Stage
 from osmotic.estimate import inverse
 from osmotic.guidance import ClassifierFree
-from osmotic.recipes.beside import STAGES
 from osmotic.recipes.resuming import refuse_options
 from osmotic.training.errors import RunError
 from osmotic.training.model import Model, stored
 from osmotic.training.options import Options
 from osmotic.training.recipe import Distillation, Recipe, explicit
-from osmotic.training.run import RECIPE, Run
+from osmotic.training.run import RECIPE, STAGES, Run
 
 TEACHER_STEPS = 2000
 """A method's steps are stated for a teacher of so many (the digits'); longer training asks for longer distillation."""

@@ -10,10 +10,9 @@ from tqdm import tqdm
 
 from osmotic.data.errors import plural
 from osmotic.recipes.held_out import halves
-from osmotic.recipes.search import Candidate, Search
+from osmotic.recipes.search import Candidate, Search, record
 from osmotic.recipes.tune_jumps import JumpSearch
 from osmotic.recipes.tune_jumps import lines as jump_lines
-from osmotic.recipes.tune_jumps import tuned as tuned_jumps
 from osmotic.report import tuning as report
 from osmotic.training.model import Model, load
 from osmotic.training.run import Run
@@ -79,7 +78,7 @@ def tune(
     with tqdm(desc="tuning", unit="evaluation", delay=1, mininterval=0.5, leave=False) as bar:
         search = Search(model, nfe, guidance, count, seed, minutes, bar)
         found, finalists, default, stopped = searched(search, say)
-    tuned = _tuned(model, search, found, finalists, default)
+    tuned = record(search, found, finalists, default)
     for line in report_lines(search, found, finalists, default, minutes):
         say(line)
     tuning, tried = Tuning(run), plural(len(found), "combination")
@@ -108,7 +107,7 @@ def _jumps(
     with tqdm(desc="tuning", unit="candidate", delay=1, leave=False) as bar:
         search = JumpSearch(model, training, nfe, guidance, seed, minutes, bar)
         finalists, default = search.run()
-    found = tuned_jumps(search, finalists, default)
+    found = record(search, search.found, finalists, default)
     rows = [_row(c) for c in finalists]
     for line in jump_lines(search, found, rows, _row(default)):
         say(line)
@@ -153,26 +152,6 @@ def report_lines(
         were = "minute was" if minutes == 1 else "minutes were"
         lines.append(f"{minutes:g} {were} over before all was tried; --minutes gives more time, --count fewer noises")
     return lines + report.table([_row(c) for c in finalists], _row(default))
-
-
-def _tuned(
-    model: Model, search: Search, found: list[Candidate], finalists: list[Candidate], default: Candidate
-) -> Tuned:
-    """What is stored."""
-    confirmed = {(c.sampler, c.grid): c for c in [*finalists, default]}
-    return Tuned(
-        nfe=search.nfe,
-        choice=finalists[0].entry(),
-        log_snr=finalists[0].stops.log_snr,
-        step=model.step,
-        weights=model.weights,
-        guidance=search.guidance,
-        count=search.count,
-        seed=search.seed,
-        reference=search.reference,
-        default=default.entry(),
-        table=tuple(confirmed.get((c.sampler, c.grid), c).entry() for c in found),
-    )
 
 
 def _row(c: Candidate) -> report.Row:

@@ -13,7 +13,7 @@ from osmotic.data.dataset import Dataset
 from osmotic.data.errors import plural
 from osmotic.metrics import energy_distance
 from osmotic.recipes.quality.drawing import shares
-from osmotic.recipes.quality.sets import arrays
+from osmotic.recipes.quality.sets import Array, arrays
 from osmotic.recipes.search import FIRST, Candidate, tried
 from osmotic.report import tuning as report
 from osmotic.samplers import CATALOG
@@ -61,7 +61,8 @@ class JumpSearch:
         self.model, self.nfe, self.guidance, self.seed, self.bar = model, nfe, guidance, seed, bar
         self.asked = shares(training, SAMPLES, seed)
         self.real, _ = arrays(training, SAMPLES, seed)
-        self.scale = model.recipe.process.sigma_data or 1.0
+        self.scale, self.count = model.recipe.process.sigma_data or 1.0, SAMPLES
+        self.reference = self.distance(self.real[::2], self.real[1::2])
         self.until = time.monotonic() + 60 * minutes
         self.found: list[Candidate] = []
 
@@ -106,34 +107,13 @@ class JumpSearch:
             grid=stops,
             first=FIRST + part * SAMPLES,
         )
-        found = x.float().cpu().numpy().reshape(len(x), -1)
-        if not np.isfinite(found).all():
+        return self.distance(x.float().cpu().numpy(), self.real)
+
+    def distance(self, x: Array, y: Array) -> float:
+        """The root of the energy distance of two sets, in deviations of the data; infinite for what diverged."""
+        if not np.isfinite(x).all():
             return math.inf
-        return math.sqrt(max(0.0, energy_distance(found, self.real.reshape(len(self.real), -1)))) / self.scale
-
-    def floor(self) -> float:
-        """The same of two halves of the real data."""
-        flat = self.real.reshape(len(self.real), -1)
-        return math.sqrt(max(0.0, energy_distance(flat[::2], flat[1::2]))) / self.scale
-
-
-def tuned(search: JumpSearch, finalists: list[Candidate], default: Candidate) -> Tuned:
-    """What is stored."""
-
-    confirmed = {(c.sampler, c.grid): c for c in [*finalists, default]}
-    return Tuned(
-        nfe=search.nfe,
-        choice=finalists[0].entry(),
-        log_snr=finalists[0].stops.log_snr,
-        step=search.model.step,
-        weights=search.model.weights,
-        guidance=search.guidance,
-        count=SAMPLES,
-        seed=search.seed,
-        reference=search.floor(),
-        default=default.entry(),
-        table=tuple(confirmed.get((c.sampler, c.grid), c).entry() for c in search.found if math.isfinite(c.error)),
-    )
+        return math.sqrt(max(0.0, energy_distance(x.reshape(len(x), -1), y.reshape(len(y), -1)))) / self.scale
 
 
 def lines(search: JumpSearch, found: Tuned, rows: list[report.Row], default: report.Row) -> list[str]:

@@ -77,7 +77,7 @@ def _curves(panel: Any, marks: Sequence[Mark], cost: str, score: str, real: floa
         panel.axhline(real, color=GREY, linestyle=":", linewidth=1.2, label="real data in place of samples")
     for axis in (panel.xaxis, panel.yaxis):
         _plain(axis)
-    panel.set_ylabel(score, fontsize=9)
+    panel.set_ylabel(score if panel.get_yscale() == "log" else f"{score} (unbiased: 0 within its error)", fontsize=9)
     panel.grid(color="#eeeeee")
     panel.set_axisbelow(True)
     panel.tick_params(labelsize=8)

@@ -7,7 +7,7 @@ all others.
 from collections.abc import Callable
 
 from osmotic.schedules.base import Number, Schedule, numbers
-from osmotic.schedules.continuous import VE, VP, Cosine, GeometricVE, Rectified, Shifted, Sigmoid, SubVP
+from osmotic.schedules.continuous import VE, VP, Cosine, GeometricVE, Rectified, Scaled, Shifted, Sigmoid, SubVP
 from osmotic.schedules.discrete import Discrete
 
 CATALOG: dict[str, Callable[[], Schedule]] = {
@@ -36,6 +36,7 @@ __all__ = [
     "GeometricVE",
     "Number",
     "Rectified",
+    "Scaled",
     "Schedule",
     "Shifted",
     "Sigmoid",

@@ -224,3 +224,30 @@ class Shifted(Schedule):
 
     def time(self, log_snr: Number) -> Tensor:
         return self.base.time(as_time(log_snr) + self.offset)
+
+
+class Scaled(Schedule):
+    """Another schedule with its noise multiplied: ``alpha, scale * sigma``.
+
+    With the data's standard deviation as the scale, noise and data are equally strong where they are so on the base
+    path for data of deviation 1: ``Scaled(Cosine(), sd)`` is TrigFlow's path (Lu & Song 2024, arXiv 2410.11081).
+
+    Args:
+        base: the schedule to scale.
+        scale: positive.
+    """
+
+    def __init__(self, base: Schedule, scale: float) -> None:
+        if not scale > 0:
+            raise ValueError(f"Scaled needs a positive scale; got {scale}.")
+        self.base, self.scale = base, scale
+
+    def pair(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, sigma = self.base.pair(t)
+        return alpha, self.scale * sigma
+
+    def time(self, log_snr: Number) -> Tensor:
+        return self.base.time(as_time(log_snr) + 2 * math.log(self.scale))
+
+    def noisier(self, t: Tensor, offset: float) -> Tensor:
+        return self.base.noisier(t, offset)

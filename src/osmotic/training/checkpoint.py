@@ -90,13 +90,14 @@ def newest(run: Run, say: Callable[[str], None]) -> tuple[Path, Manifest] | None
     Raises:
         RunError: if there are checkpoints and all are damaged.
     """
-    reasons = []
-    for folder in run.folders():
+    reasons, folders = [], run.folders()
+    for number, folder in enumerate(folders, 1):
         try:
             return folder, manifest.verify(folder)
         except RunError as error:
             reasons.append(str(error))
-            say(f"{error} Trying the checkpoint before it.")
+            if number < len(folders):
+                say(f"{error} Trying the checkpoint before it.")
     if reasons:
         raise RunError(f"No checkpoint in {run.checkpoints} is whole: {reasons[0]}")
     return None

@@ -37,7 +37,7 @@ class Denoising(Task):
 
     def loss(self, player: str, batch: Batch, modules: Mapping[str, nn.Module]) -> Tensor:
         t, importance = self._own_times(batch)
-        loss = self.measure(Called(self.denoiser, modules[player]), batch, t, self._shown(batch))
+        loss = self.measure(Called(self.denoiser, modules[player]), batch, t, shown(batch, self.drop))
         return loss * importance.to(loss)
 
     def measure(self, denoiser: Denoiser, batch: Batch, t: Tensor, cond: Condition | None) -> Tensor:
@@ -70,7 +70,7 @@ class Denoising(Task):
 
     def core(self, player: str) -> nn.Module:
         # The algebra around the network runs on float64 scalars and gives an Estimate, which is no tensor.
-        return self.denoiser.network if isinstance(self.denoiser, NeuralDenoiser) else self.denoiser
+        return core(self.denoiser)
 
     def _times(self, noise: Noise, law: Law) -> tuple[Tensor, Tensor]:
         """The times of the whole global batch: a law may draw them together (stratified)."""
@@ -81,11 +81,17 @@ class Denoising(Task):
         t, importance = self._times(batch.noise, self.law if batch.training else self._first_law)
         return batch.noise.own(t), batch.noise.own(importance)
 
-    def _shown(self, batch: Batch) -> Condition | None:
-        if batch.cond is None or self.drop == 0 or not batch.training:
-            return batch.cond
-        keep: Tensor = batch.noise.uniform(Stream.DROP) >= self.drop
-        return batch.cond.drop(keep)
+
+def core(module: nn.Module) -> nn.Module:
+    """What of a player can be compiled: a denoiser's network, whose arithmetic is all tensors."""
+    return module.network if isinstance(module, NeuralDenoiser) else module
+
+
+def shown(batch: Batch, drop: float) -> Condition | None:
+    """A batch's conditions, in training each hidden with this probability."""
+    if batch.cond is None or drop == 0 or not batch.training:
+        return batch.cond
+    return batch.cond.drop(batch.noise.uniform(Stream.DROP) >= drop)
 
 
 class Called(Denoiser):

@@ -16,6 +16,8 @@ from osmotic.training.errors import RunError, SaveFailed
 from osmotic.training.manifest import Manifest
 
 RECIPE = "recipe.json"
+STAGES = "stages"
+"""In a student's run: the runs of its earlier rounds."""
 HIDDEN = ".tmp"  # unfinished things begin so, and are swept up
 
 
@@ -156,6 +158,17 @@ class Run:
         if not self.metrics_path.is_file():
             return []
         return [record for _, record in whole_lines(self.metrics_path)]
+
+    def stages(self) -> list[Path]:
+        """The runs of a distillation's earlier rounds, in their order: each names the one before as its teacher."""
+        folders = sorted(path.parent for path in (self.directory / STAGES).glob(f"*/{RECIPE}"))
+        taught = {Path(str((Run(f).recipe().get("student") or {}).get("teacher"))).name: f for f in folders}
+        name = next((name for name in taught if name not in {f.name for f in folders}), "")
+        found = []
+        while name in taught:
+            found.append(taught.pop(name))
+            name = found[-1].name
+        return found
 
     def folders(self) -> list[Path]:
         """The folders of finished checkpoints, newest first (their content is not checked)."""
