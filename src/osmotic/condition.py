@@ -16,12 +16,14 @@ class Condition:
     are the only readers, and a network's embedding owns the learned value that stands for "nothing".
 
     Args:
-        vector: class labels ``(B,)`` int64, or numbers ``(B, D)`` floating; joins the time embedding.
+        vector: class labels ``(B,)`` int64, or attributes ``(B, A)`` floating, each a number or the number of a
+            category, NaN where it is not known; joins the time embedding.
         tokens: ids ``(B, L)`` int64 or features ``(B, L, D)``; attended to (text).
         mask: ``(B, L)`` bool, True where a token is real.
         image: ``(B, C, *S)``; concatenated to the input (low resolution, masks, edits).
         valid: ``(B, *S)`` bool, True at real positions of padded data; never dropped, for it is no information.
-        keep: ``(B,)`` bool, False where the condition is hidden from the network; None keeps all.
+        keep: ``(B,)`` bool, False where the whole condition is hidden from the network, or ``(B, P)`` with a column for
+            each of its parts: the attributes of the vector (labels are one), the tokens, the image; None keeps all.
         scale: ``(B,)`` the guidance scale, for students that learned to follow a guided teacher; never dropped.
         latent: ``(B, L)`` standard normal numbers, for networks that draw x0 instead of estimating its mean; never
             dropped.
@@ -62,9 +64,14 @@ class Condition:
         """Hide the condition of every sample whose ``keep`` is False; already hidden ones stay hidden.
 
         This is classifier-free training's dropout (Ho & Salimans 2022, arXiv 2207.12598).
+
+        Args:
+            keep: ``(B,)``, or ``(B, P)`` by parts.
         """
-        kept = keep if self.keep is None else keep & self.keep
-        return replace(self, keep=kept)
+        if self.keep is None:
+            return replace(self, keep=keep)
+        parts = max(keep.ndim, self.keep.ndim)
+        return replace(self, keep=_by_parts(keep, parts) & _by_parts(self.keep, parts))
 
     @staticmethod
     def cat(conditions: list[Condition]) -> Condition:
@@ -76,6 +83,12 @@ class Condition:
         flags = [c.keep is not None for c in conditions]
         if any(flags) and not all(flags):
             conditions = [c if c.keep is not None else c.drop(c._ones()) for c in conditions]
+        parts = max((c.keep.ndim for c in conditions if c.keep is not None), default=1)
+        if parts == 2:
+            most = max(c.keep.shape[-1] for c in conditions if c.keep is not None and c.keep.ndim == 2)
+            conditions = [
+                replace(c, keep=_by_parts(c.keep, 2).expand(-1, most)) for c in conditions if c.keep is not None
+            ]
         ports = [set(c._present()) for c in conditions]
         if any(p != ports[0] for p in ports):
             raise ValueError(f"Conditions with different ports cannot be joined: {[sorted(p) for p in ports]}.")
@@ -85,3 +98,8 @@ class Condition:
     def _ones(self) -> Tensor:
         first = next(iter(self._present().values()))
         return torch.ones(len(self), dtype=torch.bool, device=first.device)
+
+
+def _by_parts(keep: Tensor, ndim: int) -> Tensor:
+    """``(B,)`` as ``(B, 1)`` where parts are told apart."""
+    return keep if keep.ndim == ndim else keep[:, None]

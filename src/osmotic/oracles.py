@@ -247,8 +247,9 @@ def class_mask(classes: Tensor, cond: object, n: int) -> Tensor:
     if given.vector is None:
         return everything
     mask = given.vector.reshape(-1, 1) == classes
-    hidden = torch.zeros(len(mask), dtype=torch.bool, device=mask.device) if given.keep is None else ~given.keep
+    keep = torch.ones(len(mask), dtype=torch.bool, device=mask.device) if given.keep is None else given.keep
+    hidden = ~(keep if keep.ndim == 1 else keep[:, 0])  # labels are the only part that an oracle reads
     if not bool((mask.any(1) | hidden).all()):
         raise ValueError(f"A label has no component; the classes are {sorted(set(classes.tolist()))}.")
     mask = mask.expand(n, -1)
-    return mask if given.keep is None else mask | ~given.keep[:, None]
+    return mask | hidden[:, None]

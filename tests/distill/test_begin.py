@@ -71,7 +71,7 @@ def test_a_slower_clock_is_fitted_to_the_teachers():
     [
         (Embedding(16, classes=3), Embedding(16)),
         (Embedding(16, classes=3), Embedding(16, classes=4)),
-        (Embedding(16, numbers=2), Embedding(16, classes=2)),
+        (Embedding(16, attributes=[None]), Embedding(16, classes=2)),
     ],
 )
 def test_other_conditions_are_refused_in_a_sentence(teacher, student):

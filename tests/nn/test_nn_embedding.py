@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -30,24 +29,75 @@ def test_labels_add_their_row_to_the_time_embedding() -> None:
     assert torch.equal(embed(X, TIME).vector, torch.nn.functional.silu(plain + rows[4]))
 
 
-def test_numbers_pass_two_linear_layers() -> None:
-    embed = Embedding(8, numbers=2)
-    z = torch.tensor([[0.5, -1.0], [2.0, 0.0], [np.nan, np.nan]])
-    keep = torch.tensor([True, True, False])
-    vector = embed(X, TIME, Condition(vector=z, keep=keep)).vector
-    (w1, b1), (w2, b2) = ([p.detach().numpy() for p in embed.vector.layers[i].parameters()] for i in (0, 2))
-    h = z.numpy()[:2] @ w1.T + b1
-    y = (h / (1 + np.exp(-h))) @ w2.T + b2
-    total = embed.time(TIME).detach().numpy() + np.vstack([y, embed.vector.null.detach().numpy()])
-    np.testing.assert_allclose(vector.detach().numpy(), total / (1 + np.exp(-total)), rtol=1e-5, atol=1e-6)
-    vector.sum().backward()
-    assert all(p.grad.isfinite().all() for p in embed.vector.parameters())  # the hidden NaN has not reached them
+def test_every_attribute_has_its_own_null_and_hidden_ones_do_not_matter() -> None:
+    embed = Embedding(8, attributes=[None, 3, None])
+    assert embed.parts == 3
+    known = torch.tensor([[0.5, 2, -1.0]]).expand(3, -1)
+    full = embed(X, TIME, Condition(vector=known)).vector
+    for i in range(3):
+        lacking = known.clone()
+        lacking[:, i] = float("nan")
+        keep = torch.ones(3, 3, dtype=torch.bool)
+        keep[:, i] = False
+        unknown = embed(X, TIME, Condition(vector=lacking)).vector
+        assert torch.equal(unknown, embed(X, TIME, Condition(vector=known, keep=keep)).vector)
+        assert not torch.allclose(unknown, full)
+        other = known.clone()
+        other[:, i] = 1e6
+        assert torch.equal(unknown, embed(X, TIME, Condition(vector=other, keep=keep)).vector)
+    nothing = torch.full((3, 3), float("nan"))
+    assert torch.equal(embed(X, TIME, Condition(vector=nothing)).vector, embed(X, TIME).vector)
+    embed(X, TIME, Condition(vector=nothing)).vector.sum().backward()
+    assert all(p.grad.isfinite().all() for p in embed.vector.parameters())  # the NaN has not reached them
 
 
-def test_whole_numbers_are_numbers_too() -> None:
-    embed = Embedding(8, numbers=2)
-    z = torch.tensor([[1, 2], [0, 0], [3, -4]])
+def test_attributes_add_up() -> None:
+    embed = Embedding(8, attributes=[None, 3])
+    silu = torch.nn.functional.silu
+    plain, (number, category) = embed.time(TIME), embed.vector.each
+    values, ones = torch.tensor([0.5, -2.0, 1.0]), torch.ones(3, dtype=torch.bool)
+    expected = silu(plain + number(values, ones) + category.table.weight[torch.tensor([2, 0, 1])])
+    found = embed(X, TIME, Condition(vector=torch.stack([values, torch.tensor([2.0, 0.0, 1.0])], dim=1))).vector
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(number(values, ones)[0], number(values + 0.01, ones)[0], atol=1e-6)
+
+
+def test_whole_numbers_are_attributes_too() -> None:
+    embed = Embedding(8, attributes=[None, 5])
+    z = torch.tensor([[1, 2], [0, 0], [3, 4]])
     assert torch.equal(embed(X, TIME, Condition(vector=z)).vector, embed(X, TIME, Condition(vector=z.float())).vector)
+
+
+def test_parts_are_hidden_one_by_one() -> None:
+    embed = Embedding(8, classes=4, vocabulary=9, image_channels=2)
+    torch.nn.init.normal_(embed.image.null)
+    cond = Condition(vector=torch.tensor([3, 0, 3]), tokens=torch.tensor([[1, 2]] * 3), image=torch.randn(3, 2, 4))
+    keep = torch.tensor([[False, True, True], [True, False, True], [True, True, False]])
+    found, full, nothing = embed(X, TIME, cond.drop(keep)), embed(X, TIME, cond), embed(X, TIME)
+    assert torch.equal(found.tokens[0], full.tokens[0])
+    assert found.mask[1].tolist() == [True, False, False]
+    assert torch.equal(found.image[:2], full.image[:2])
+    assert torch.equal(found.image[2], nothing.image[2])
+    assert torch.equal(found.vector[2], full.vector[2])
+    assert not torch.allclose(found.vector[:2], full.vector[:2])
+    every = embed(X, TIME, cond.drop(torch.zeros(3, 3, dtype=torch.bool)))
+    assert torch.equal(every.vector, nothing.vector)
+    with pytest.raises(ValueError, match="3 parts of the condition"):
+        embed(X, TIME, cond.drop(torch.ones(3, 2, dtype=torch.bool)))
+
+
+def test_a_text_is_read_in_its_order_and_padding_does_not_matter() -> None:
+    embed = Embedding(16, vocabulary=9, reader=2)
+    ids = torch.tensor([[1, 2, 3, 0], [2, 1, 3, 0], [1, 2, 3, 7]])
+    mask = torch.tensor([[True, True, True, False]] * 3)
+    found = embed(X, TIME, Condition(tokens=ids, mask=mask))
+    torch.testing.assert_close(found.tokens[0, 1:4], found.tokens[2, 1:4])  # what is masked is not read
+    plain = [embed(X[i : i + 1], TIME[:1], Condition(tokens=ids[i : i + 1, :3])).vector[0] for i in range(2)]
+    assert not torch.allclose(plain[0], plain[1])  # the reader knows the order, so the mean of its tokens does
+    # An empty text, a hidden one and none at all are one.
+    empty = embed(X, TIME, Condition(tokens=ids, mask=torch.zeros(3, 4, dtype=torch.bool)))
+    assert torch.equal(empty.vector, embed(X, TIME).vector)
+    assert empty.tokens.isfinite().all()
 
 
 def test_a_null_token_stands_first_and_is_seen_only_where_nothing_else_is() -> None:
@@ -122,8 +172,13 @@ REFUSED = {
     "label negative": ({"classes": 3}, Condition(vector=LABELS - 1), "run from 0 to 2 here; found -1"),
     "label float": ({"classes": 4}, Condition(vector=LABELS.float()), "class labels"),
     "label column": ({"classes": 4}, Condition(vector=LABELS[:, None]), "class labels"),
-    "numbers width": ({"numbers": 4}, Condition(vector=torch.zeros(3, 5)), r"\(3, 4\), found \(3, 5\)"),
-    "numbers flat": ({"numbers": 1}, Condition(vector=torch.zeros(3)), r"\(3, 1\), found \(3,\)"),
+    "attributes width": ({"attributes": [None] * 4}, Condition(vector=torch.zeros(3, 5)), r"\(3, 4\), found \(3, 5\)"),
+    "attributes flat": ({"attributes": [None]}, Condition(vector=torch.zeros(3)), r"\(3, 1\), found \(3,\)"),
+    "no such category": (
+        {"attributes": [2]},
+        Condition(vector=torch.full((3, 1), 2.0)),
+        "run from 0 to 1 here; found 2",
+    ),
     "id too large": ({"vocabulary": 3}, Condition(tokens=LABELS[:, None]), "run from 0 to 2 here; found 3"),
     "ids float": ({"vocabulary": 3}, Condition(tokens=torch.zeros(3, 2)), "token ids"),
     "features width": ({"token_features": 4}, Condition(tokens=torch.zeros(3, 2, 5)), r"\(B, L, 4\)"),
@@ -152,7 +207,7 @@ def test_conditions_that_do_not_fit_are_refused_in_one_sentence(ports, cond: Con
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("ports", [{"classes": 3, "numbers": 2}, {"vocabulary": 3, "token_features": 2}])
+@pytest.mark.parametrize("ports", [{"classes": 3, "attributes": [None]}, {"vocabulary": 3, "token_features": 2}])
 def test_a_port_holds_one_kind(ports) -> None:
     with pytest.raises(ValueError, match="not both"):
         Embedding(8, **ports)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,14 +10,14 @@ from torch import Tensor, nn
 
 from osmotic.condition import Condition
 from osmotic.nn.embedding import AimEmbedding, Fourier, ScaleEmbedding, Sinusoidal, TimeEmbedding
-from osmotic.nn.ports import Draws, Features, Image, Labels, Numbers, Tokens, Vocabulary
+from osmotic.nn.ports import Attributes, Draws, Features, Image, Labels, MeanToken, Tokens, Vocabulary
 
 
 class Context(NamedTuple):
     """What a network reads besides x; None where the embedding has no such port.
 
     Args:
-        vector: ``(B, width)``, time and vector port together, already activated: ``silu(time + vector)``.
+        vector: ``(B, width)``, time, vector port and the mean of the tokens together, already activated.
         tokens: ``(B, 1 + L, width)``, the null first.
         mask: ``(B, 1 + L)`` bool, True where a token may be attended to; at least one in each row.
         image: ``(B, image_channels, *positions)``.
@@ -33,15 +34,20 @@ class Context(NamedTuple):
 class Embedding(nn.Module):
     """Embeds time and a :class:`osmotic.condition.Condition`, and owns the learned null of each port.
 
-    A sample whose ``keep`` is False sees the null of every port; ``cond=None``, or a condition that holds
+    A sample whose ``keep`` is False sees the null of every part; ``cond=None``, or a condition that holds
     ``valid`` alone, is the same as hiding all samples. Hidden values are never computed with, so they may be
     anything. Classifier-free guidance: Ho & Salimans 2022 (arXiv 2207.12598).
+
+    Tokens are read by attention, in networks that have it, and their mean joins the vector (Saharia et al. 2022, arXiv
+    2205.11487), by which networks without attention read them, too.
 
     Args:
         width: of the vectors and tokens it gives.
         classes: number of class labels; ``cond.vector`` is then ``(B,)`` integers in ``0..classes-1``.
-        numbers: number of real features; ``cond.vector`` is then ``(B, numbers)``, best standardised.
+        attributes: for each column of ``cond.vector``, then ``(B, A)`` floating, how many categories it has, None for a
+            real number, best standardised.
         vocabulary: number of token ids; ``cond.tokens`` is then ``(B, L)`` integers, and their order counts.
+        reader: layers of the transformer that reads token ids, trained with the network.
         token_features: width of ready token features; ``cond.tokens`` is then ``(B, L, token_features)``, a
             set: features that know their order (a text encoder's) need no more.
         image_channels: channels of ``cond.image``, which has the positions of x.
@@ -60,8 +66,9 @@ class Embedding(nn.Module):
         self,
         width: int,
         classes: int | None = None,
-        numbers: int | None = None,
+        attributes: Sequence[int | None] | None = None,
         vocabulary: int | None = None,
+        reader: int = 0,
         token_features: int | None = None,
         image_channels: int = 0,
         time: Sinusoidal | Fourier | None = None,
@@ -70,8 +77,8 @@ class Embedding(nn.Module):
         latents: int = 0,
     ) -> None:
         super().__init__()
-        if classes is not None and numbers is not None:
-            raise ValueError("The vector port holds either class labels or numbers: give classes or numbers, not both.")
+        if classes is not None and attributes is not None:
+            raise ValueError("The vector port holds class labels or attributes: give classes or attributes, not both.")
         if vocabulary is not None and token_features is not None:
             raise ValueError("The tokens port holds ids or features: give vocabulary or token_features, not both.")
         self.width = width
@@ -82,17 +89,20 @@ class Embedding(nn.Module):
         self.scale = ScaleEmbedding(width) if scales else None
         self.latents = latents
         self.latent = Draws(latents, width) if latents else None
-        self.vector: Labels | Numbers | None = None
+        self.vector: Labels | Attributes | None = None
         if classes is not None:
             self.vector = Labels(classes, width)
-        if numbers is not None:
-            self.vector = Numbers(numbers, width)
+        if attributes is not None:
+            self.vector = Attributes(attributes, width)
         self.tokens: Tokens | None = None
         if vocabulary is not None:
-            self.tokens = Tokens(Vocabulary(vocabulary, width), width)
+            self.tokens = Tokens(Vocabulary(vocabulary, width, reader), width)
         if token_features is not None:
             self.tokens = Tokens(Features(token_features, width), width)
+        self.pool = None if self.tokens is None else MeanToken(width)
         self.image = Image(image_channels) if image_channels else None
+        attributed = 0 if self.vector is None else 1 if attributes is None else len(attributes)
+        self.parts = attributed + (self.tokens is not None) + (self.image is not None)
 
     def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None, aim: Tensor | None = None) -> Context:
         """Embed the time ``(B,)``, the conditions of ``x`` ``(B, channels, *positions)`` and the time aimed at
@@ -103,10 +113,15 @@ class Embedding(nn.Module):
         cond = Condition() if cond is None else cond
         keep = self._keep(x, cond)
         vector = self._told(x, time, cond, aim)
+        rest = [keep[:, i] for i in range(keep.shape[1])]
+        image = None if self.image is None else self.image(x, cond.image, rest.pop())
+        tokens = mask = None
+        if self.tokens is not None and self.pool is not None:
+            tokens, mask = self.tokens(x, cond.tokens, cond.mask, rest.pop())
+            vector = vector + self.pool(tokens, mask)
         if self.vector is not None:
-            vector = vector + self.vector(x, cond.vector, keep)
-        tokens, mask = (None, None) if self.tokens is None else self.tokens(x, cond.tokens, cond.mask, keep)
-        image = None if self.image is None else self.image(x, cond.image, keep)
+            alone = isinstance(self.vector, Labels)
+            vector = vector + self.vector(x, cond.vector, rest[0] if alone else keep[:, : len(rest)])
         return Context(nn.functional.silu(vector), tokens, mask, image, _valid(x, cond))
 
     def _told(self, x: Tensor, time: Tensor, cond: Condition, aim: Tensor | None) -> Tensor:
@@ -130,7 +145,7 @@ class Embedding(nn.Module):
         return vector if self.latent is None else vector + self.latent(x, cond.latent)
 
     def _keep(self, x: Tensor, cond: Condition) -> Tensor:
-        """Which samples show their condition, ``(B,)``, after checking that the ports fit."""
+        """Which samples show which part of their condition, ``(B, P)``, after checking that the ports fit."""
         given = {"vector": cond.vector, "tokens": cond.tokens, "image": cond.image}
         declared = {"vector": self.vector, "tokens": self.tokens, "image": self.image}
         for name, value in given.items():
@@ -143,11 +158,19 @@ class Embedding(nn.Module):
         if cond.mask is not None and cond.tokens is None:
             raise ValueError("The condition brings cond.mask without cond.tokens: give the tokens it belongs to.")
         if all(value is None for value in given.values()):
-            return torch.zeros(len(x), dtype=torch.bool, device=x.device)
+            return torch.zeros(len(x), self.parts, dtype=torch.bool, device=x.device)
         for name, port in declared.items():
             if port is not None and given[name] is None:
                 raise ValueError(f"This network reads cond.{name}, which is missing: give it, or pass cond=None.")
-        return torch.ones(len(x), dtype=torch.bool, device=x.device) if cond.keep is None else cond.keep
+        if cond.keep is None:
+            return torch.ones(len(x), self.parts, dtype=torch.bool, device=x.device)
+        keep = cond.keep if cond.keep.ndim == 2 else cond.keep[:, None]
+        if keep.shape not in ((len(x), 1), (len(x), self.parts)):
+            raise ValueError(
+                f"cond.keep has a column for each of the {self.parts} parts of the condition, or none: expected "
+                f"({len(x)},) or {(len(x), self.parts)}, found {tuple(cond.keep.shape)}."
+            )
+        return keep.expand(-1, self.parts)
 
 
 def _valid(x: Tensor, cond: Condition) -> Tensor | None:

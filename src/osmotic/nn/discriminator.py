@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from osmotic.condition import Condition
 from osmotic.nn.blocks import ResidualBlock, convolution, hide, shrink, shrink_valid
 from osmotic.nn.conditioning import Context, Embedding
-from osmotic.nn.mlp import AdaptiveLayerNorm, MeanToken, MLPBlock
+from osmotic.nn.mlp import AdaptiveLayerNorm, MLPBlock
 from osmotic.nn.norm import AdaptiveGroupNorm
 
 
@@ -48,7 +48,6 @@ class Discriminator(nn.Module):
         self.channels, self.ndim = channels, ndim
         self.embedding = Embedding(4 * widths[0]) if embedding is None else embedding
         told, inputs = self.embedding.width, channels + self.embedding.image_channels
-        self.pool = None if self.embedding.tokens is None else MeanToken(told)
         if ndim == 0:
             self.stem: nn.Module = nn.Linear(inputs, widths[0])
             self.blocks = nn.ModuleList(MLPBlock(a, b, told, 0.0) for a, b in pairwise([widths[0], *widths]))
@@ -70,8 +69,6 @@ class Discriminator(nn.Module):
             )
         context: Context = self.embedding(x, time, cond)
         vector = context.vector
-        if self.pool is not None:
-            vector = vector + self.pool(context.tokens, context.mask)
         h = x if context.image is None else torch.cat([x, context.image], dim=1)
         h = self._vector(h, vector) if self.ndim == 0 else self._grid(h, vector, context.valid)
         logits: Tensor = self.out(h)[:, 0]

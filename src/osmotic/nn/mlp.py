@@ -52,28 +52,11 @@ class MLPBlock(nn.Module):
         return y
 
 
-class MeanToken(nn.Module):
-    """A linear layer of the mean of the tokens that the mask shows.
-
-    Shapes: tokens ``(B, L, width)``, mask ``(B, L)`` bool with at least one True a row, to ``(B, width)``.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layer = nn.Linear(width, width)
-
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        share = mask.unsqueeze(-1).to(tokens.dtype)
-        y: Tensor = self.layer((tokens * share).sum(1) / share.sum(1))
-        return y
-
-
 class MLP(nn.Module):
     """Residual blocks on x laid flat; time and conditions act through an adaptive norm in each.
 
-    Tokens join the vector by their mean over the mask (so they act as a set), the image port is laid flat
-    beside x, entries at padded positions are zeroed on the way in and out. The output is exactly zero at
-    initialisation.
+    Tokens act by their mean alone, which is part of the vector; the image port is laid flat beside x, entries at padded
+    positions are zeroed on the way in and out. The output is exactly zero at initialisation.
 
     Args:
         shape: of one sample, e.g. ``(2,)`` or ``(channels, length)``.
@@ -102,7 +85,6 @@ class MLP(nn.Module):
         entries = math.prod(self.shape)
         image = self.embedding.image_channels * math.prod(self.shape[1:])
         width = self.embedding.width
-        self.pool = None if self.embedding.tokens is None else MeanToken(width)
         self.stem = nn.Linear(entries + image, widths[0])
         pairs = pairwise([widths[0], *widths])
         self.blocks = nn.ModuleList(MLPBlock(a, b, width, dropout) for a, b in pairs)
@@ -119,8 +101,6 @@ class MLP(nn.Module):
             raise ValueError(f"This MLP takes samples of shape {self.shape}, found {tuple(x.shape[1:])}.")
         context: Context = self.embedding(x, time, cond, aim)
         vector = context.vector
-        if self.pool is not None:
-            vector = vector + self.pool(context.tokens, context.mask)
         valid = None if context.valid is None else context.valid.unsqueeze(1)
         h = x if context.image is None else torch.cat([x, context.image], dim=1)
         h = self.stem(hide(h, valid).flatten(1))
