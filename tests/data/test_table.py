@@ -174,7 +174,7 @@ def test_columns_and_categorical_are_obeyed(tmp_path):
         ([["5", "u", "5"], [4, "v", 3], [2, "u", 7]], {}, "first line holds data"),
         ([["age", "pay"], [1, 2]], {"drop": ["agee"]}, "no column 'agee'; did you mean 'age'"),
         ([["age"], [1]], {"drop": ["age"]}, "no columns are left"),
-        ([["age", "pay"], [1, 2]], {"drop": ["age"], "label": "age"}, "label 'age' is also dropped"),
+        ([["age", "pay"], [1, 2]], {"drop": ["age"], "label": "age"}, "'age' is told and also dropped"),
         ([["a", "b"], [1, "inf"], [2, "3.5"], [4, "-inf"]], {}, r"column 'b' is infinite in 2 rows \(0, 2\)"),
         ([["a", "b"], [1, ""], [2, ""]], {}, "column 'b' has no values at all"),
         ([["a", "y"], [1, ""], [2, "u"]], {"label": "y"}, "label column 'y' is empty in 1 row"),

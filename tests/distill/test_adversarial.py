@@ -23,12 +23,13 @@ from osmotic.distill.base import Setting, Start
 from osmotic.estimate import V
 from osmotic.nn import MLP, DiT, Embedding, UNet
 from osmotic.schedules import Rectified
+from osmotic.training.denoise import Drop
 from osmotic.training.recipe import Distillation
 
 
 def setting(network: nn.Module, positions: int = 1) -> Setting:
-    start = Start(Rectified(), 0.5, positions, 0, Distillation())
-    return Setting(NeuralDenoiser(network, Rectified(), V()), None, start, 10, 0.0)
+    start = Start(Rectified(), 0.5, positions, False, Distillation())
+    return Setting(NeuralDenoiser(network, Rectified(), V()), None, start, 10, Drop())
 
 
 def test_the_losses_are_the_negative_logarithms_of_probabilities() -> None:

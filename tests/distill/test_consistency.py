@@ -19,7 +19,7 @@ from osmotic.nn import MLP
 from osmotic.oracles import Gaussian
 from osmotic.samplers import Heun
 from osmotic.schedules import CATALOG, VE, Schedule
-from osmotic.training.denoise import PLAYER
+from osmotic.training.denoise import PLAYER, Drop
 from osmotic.training.recipe import Distillation
 from osmotic.training.task import Batch, Domain, Noise
 from tests.distill.toys import devices
@@ -248,8 +248,8 @@ class Told(Spy):
 def test_teacher_and_student_are_told_the_same(training: bool) -> None:
     exact = gaussian(CATALOG["vp"]())
     teacher, pupil = Spy(exact), Told(exact)
-    start = Start(exact.schedule, SD, 1, 2, Distillation())
-    task = Consistency(Setting(pupil, teacher, start, 10, 0.5))  # type: ignore[arg-type]
+    start = Start(exact.schedule, SD, 1, True, Distillation())
+    task = Consistency(Setting(pupil, teacher, start, 10, Drop(0.5)))  # type: ignore[arg-type]
     x0, _ = draws(32)
     cond = Condition(vector=torch.arange(32) % 2)
     rows = np.arange(32)
@@ -268,7 +268,7 @@ def test_teacher_and_student_are_told_the_same(training: bool) -> None:
 
 
 def test_it_is_described() -> None:
-    start = Start(VE(), SD, 1, 0, Distillation())
+    start = Start(VE(), SD, 1, False, Distillation())
     (stage,) = METHOD.stages(start)
     made = stage.student(start)
     assert METHOD.teacher

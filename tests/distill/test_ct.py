@@ -17,7 +17,7 @@ from osmotic.flow_map import Consistency
 from osmotic.nn import MLP
 from osmotic.oracles import Gaussian
 from osmotic.schedules import CATALOG, VE
-from osmotic.training.denoise import PLAYER
+from osmotic.training.denoise import PLAYER, Drop
 from osmotic.training.recipe import Distillation
 from osmotic.training.task import Batch, Domain, Noise
 from tests.distill.test_consistency import SD, Bent, Linear, draws
@@ -88,7 +88,7 @@ def small(dropout: float = 0.5) -> Consistency:
 
 def task(steps: int = 10) -> ConsistencyTraining:
     model = small()
-    return ConsistencyTraining(Setting(model, None, Start(model.schedule, SD, 1, 0, Distillation()), steps, 0.0))
+    return ConsistencyTraining(Setting(model, None, Start(model.schedule, SD, 1, False, Distillation()), steps, Drop()))
 
 
 def batch(step: int = 0, domain: Domain = Domain.TRAINING, n: int = 64) -> Batch:
@@ -148,7 +148,7 @@ def test_the_target_is_the_slow_copy() -> None:
 
 
 def test_it_needs_no_teacher() -> None:
-    start = Start(VE(), SD, 1, 0, Distillation())
+    start = Start(VE(), SD, 1, False, Distillation())
     made = METHOD.stages(start)[0].student(start)
     assert not METHOD.teacher
     assert made.method == "ct"

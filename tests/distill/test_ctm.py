@@ -15,6 +15,7 @@ from osmotic.objectives.weights import Karras as Weight
 from osmotic.oracles import Gaussian
 from osmotic.samplers import Heun
 from osmotic.schedules import CATALOG, VE
+from osmotic.training.denoise import Drop
 from osmotic.training.recipe import Distillation
 from osmotic.training.task import Batch, Domain, Noise
 from tests.distill import toys
@@ -179,8 +180,8 @@ def test_aims_lie_below_and_hold_the_data():
 
 
 def setting(**numbers: float) -> Setting:
-    start = Start(CATALOG["ve"](), SD, 1, 0, Distillation(**numbers))
-    return Setting(network(dropout=0.2), Gaussian(VE(), torch.zeros(2), 0.5), start, 10, 0.0)
+    start = Start(CATALOG["ve"](), SD, 1, False, Distillation(**numbers))
+    return Setting(network(dropout=0.2), Gaussian(VE(), torch.zeros(2), 0.5), start, 10, Drop())
 
 
 def batch(domain: Domain = Domain.TRAINING, step: int = 0) -> Batch:

@@ -25,7 +25,7 @@ from osmotic.samplers import prior, sample
 from osmotic.schedules import CATALOG, VE
 from osmotic.times import Cosine
 from osmotic.training import build
-from osmotic.training.denoise import PLAYER
+from osmotic.training.denoise import PLAYER, Drop
 from osmotic.training.recipe import Distillation
 from osmotic.training.task import Batch, Domain, Noise, Task
 
@@ -204,14 +204,14 @@ def test_with_few_steps_a_gaussian_kernel_misses_modes_and_an_implicit_one_does_
 
 
 def made(jumps: int = 1, classes: int = 0, drop: float = 0.0) -> tuple[Task, Setting]:
-    start = Start(VE(40.0), 0.5, 1, classes, Distillation(last_jumps=jumps))
+    start = Start(VE(40.0), 0.5, 1, bool(classes), Distillation(last_jumps=jumps))
     (stage,) = METHOD.stages(start)
     student = stage.student(start)
     torch.manual_seed(0)
     network = MLP((2,), (16, 16), 0.0, Embedding(16, classes=classes or None, latents=student.latents))
     nn.init.normal_(network.out.weight, std=0.1)
     denoiser = build.few_step(student, network, VE(40.0), Karras(0.5), {"sigma_data": 0.5})
-    setting = Setting(denoiser, None, start, 10, drop)
+    setting = Setting(denoiser, None, start, 10, Drop(drop))
     return stage.task(setting), setting
 
 

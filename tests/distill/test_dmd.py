@@ -31,7 +31,7 @@ from osmotic.samplers import CATALOG as SAMPLERS
 from osmotic.samplers import prior, sample
 from osmotic.schedules import CATALOG, VE, Schedule
 from osmotic.training import build
-from osmotic.training.denoise import PLAYER
+from osmotic.training.denoise import PLAYER, Drop
 from osmotic.training.recipe import Distillation
 from osmotic.training.task import Batch, Domain, Noise, Task
 
@@ -183,14 +183,14 @@ def test_backward_simulation_is_what_the_sampler_does(path: str) -> None:
 
 
 def made(jumps: int = 1, dropout: float = 0.0, classes: int = 0) -> tuple[Task, Setting]:
-    start = Start(VE(40.0), 0.5, 1, classes, Distillation(last_jumps=jumps))
+    start = Start(VE(40.0), 0.5, 1, bool(classes), Distillation(last_jumps=jumps))
     (stage,) = METHOD.stages(start)
     assert stage.pairs
     torch.manual_seed(0)
     network = MLP((2,), (16, 16), dropout, Embedding(16))
     nn.init.normal_(network.out.weight, std=0.1)
     student = build.few_step(stage.student(start), network, VE(40.0), Karras(0.5), {"sigma_data": 0.5})
-    setting = Setting(student, GaussianMixture(VE(40.0), torch.eye(2), 0.1), start, 10, 0.0)
+    setting = Setting(student, GaussianMixture(VE(40.0), torch.eye(2), 0.1), start, 10, Drop())
     return stage.task(setting), setting
 
 

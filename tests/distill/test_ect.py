@@ -14,7 +14,7 @@ from osmotic.estimate import Karras
 from osmotic.flow_map import Consistency
 from osmotic.nn import MLP
 from osmotic.schedules import CATALOG, VE
-from osmotic.training.denoise import PLAYER
+from osmotic.training.denoise import PLAYER, Drop
 from osmotic.training.recipe import Distillation
 from osmotic.training.task import Batch, Domain, Noise
 from tests.distill.test_consistency import SD, Linear
@@ -97,7 +97,7 @@ def easy(steps: int = 8) -> Easy:
     network = MLP((2,), (16, 16), dropout=0.5)
     nn.init.normal_(network.out.weight)
     student = Consistency(network, CATALOG["rectified"](), Karras(SD), sigma_data=SD)
-    return Easy(Setting(student, None, Start(student.schedule, SD, 1, 0, Distillation()), steps, 0.0))
+    return Easy(Setting(student, None, Start(student.schedule, SD, 1, False, Distillation()), steps, Drop()))
 
 
 @pytest.mark.parametrize("step", [0, 7])
@@ -118,7 +118,7 @@ def test_the_task_trains_and_measures(step: int) -> None:
 
 
 def test_it_starts_from_a_teacher_and_asks_it_nothing() -> None:
-    start = Start(VE(), SD, 1, 0, Distillation())
+    start = Start(VE(), SD, 1, False, Distillation())
     made = METHOD.stages(start)[0].student(start)
     assert METHOD.teacher
     assert made.method == "ect"

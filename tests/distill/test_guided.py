@@ -20,6 +20,7 @@ from osmotic.samplers import sample
 from osmotic.schedules import CATALOG, VE
 from osmotic.times import suggested
 from osmotic.training import build
+from osmotic.training.denoise import Drop
 from osmotic.training.recipe import Distillation
 from osmotic.training.task import Batch, Domain, Noise
 from tests.distill.toys import CPU, generator
@@ -92,7 +93,7 @@ def test_guidance_takes_a_scale_per_sample():
 
 
 def start(**numbers):
-    return Start(VE(40.0), 0.5, 1, 2, Distillation(**numbers))
+    return Start(VE(40.0), 0.5, 1, True, Distillation(**numbers))
 
 
 def network(scales):
@@ -123,7 +124,7 @@ def test_data_without_labels_are_refused():
     with pytest.raises(ValueError, match="needs labels, and these data have none; use --method progressive"):
         scaled(batch(cond=False), 4.0)
     with pytest.raises(ValueError, match="needs a teacher of labelled data"):
-        METHOD.stages(Start(VE(40.0), 0.5, 1, 0, Distillation()))
+        METHOD.stages(Start(VE(40.0), 0.5, 1, False, Distillation()))
 
 
 def test_stages_are_the_scales_and_then_the_rounds():
@@ -145,7 +146,7 @@ def trained(steps=250):
         student = build.few_step(described, network(True), VE(40.0), Karras(0.5), {"sigma_data": 0.5})
         if first is not None:
             student.load_state_dict(first.state_dict())
-        task = stage.task(Setting(student, teacher, said, steps, 0.1))
+        task = stage.task(Setting(student, teacher, said, steps, Drop(0.1)))
         optimizer = torch.optim.Adam(student.parameters(), lr=4e-3)
         falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for step in range(steps):
@@ -183,7 +184,7 @@ def test_held_out_losses_are_measured_without_gradients(kind):
     stage = METHOD.stages(said)[0 if kind == "scales" else 1]
     student = build.few_step(stage.student(said), network(True), VE(40.0), Karras(0.5), {"sigma_data": 0.5})
     teacher = classes(VE(40.0), torch.float32)
-    task = stage.task(Setting(student, teacher if kind == "scales" else Exact(teacher), said, 1, 0.5))
+    task = stage.task(Setting(student, teacher if kind == "scales" else Exact(teacher), said, 1, Drop(0.5)))
     assert isinstance(task, Scales if kind == "scales" else Guided)
     student.eval()
     with torch.no_grad():

@@ -13,7 +13,7 @@ from osmotic.flow_map import Consistency
 from osmotic.nn import MLP
 from osmotic.oracles import Gaussian
 from osmotic.schedules import CATALOG, VE
-from osmotic.training.denoise import PLAYER
+from osmotic.training.denoise import PLAYER, Drop
 from osmotic.training.recipe import Distillation
 from osmotic.training.task import Batch, Domain, Noise
 from tests.distill.test_consistency import SD, Bent, draws
@@ -90,8 +90,8 @@ def task(steps: int) -> ImprovedConsistencyTraining:
     network = MLP((2,), (16, 16), 0.5)
     nn.init.normal_(network.out.weight)
     model = Consistency(network, CATALOG["vp"](), Karras(SD), sigma_data=SD)
-    start = Start(model.schedule, SD, 1, 0, Distillation())
-    return ImprovedConsistencyTraining(Setting(model, None, start, steps, 0.0))
+    start = Start(model.schedule, SD, 1, False, Distillation())
+    return ImprovedConsistencyTraining(Setting(model, None, start, steps, Drop()))
 
 
 @pytest.mark.parametrize("step", [0, 9])
@@ -108,7 +108,7 @@ def test_the_task_trains_and_measures(step: int) -> None:
 
 
 def test_it_needs_no_teacher() -> None:
-    start = Start(VE(), SD, 1, 0, Distillation())
+    start = Start(VE(), SD, 1, False, Distillation())
     made = METHOD.stages(start)[0].student(start)
     assert not METHOD.teacher
     assert made.method == "ict"

@@ -13,6 +13,7 @@ from osmotic.estimate import Karras, Point, solve
 from osmotic.oracles import Gaussian
 from osmotic.schedules import CATALOG, VE
 from osmotic.training import build
+from osmotic.training.denoise import Drop
 from osmotic.training.recipe import Distillation
 from osmotic.training.task import Batch, Domain, Noise
 from tests.distill.toys import CPU, generator, network
@@ -70,14 +71,14 @@ def test_a_linear_student_is_led_to_the_known_gain(path):
 
 def setting(drop=0.0, sd=0.5):
     schedule = VE(40.0)
-    start = Start(schedule, sd, 1, 2, Distillation())
+    start = Start(schedule, sd, 1, True, Distillation())
     (stage,) = METHOD.stages(start)
     assert stage.pairs
     assert stage.name == ""
     student = stage.student(start)
     torch.manual_seed(0)
     denoiser = build.few_step(student, network(2, student), schedule, Karras(sd), {"sigma_data": sd})
-    return Setting(denoiser, exact("ve"), start, 10, drop)
+    return Setting(denoiser, exact("ve"), start, 10, Drop(drop))
 
 
 def batch(cond=None, domain=Domain.TRAINING):

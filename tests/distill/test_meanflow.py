@@ -12,6 +12,7 @@ from osmotic.estimate import Estimate, Velocity
 from osmotic.flow_map import FlowMap
 from osmotic.oracles import Gaussian
 from osmotic.schedules import CATALOG, Rectified
+from osmotic.training.denoise import Drop
 from osmotic.training.recipe import Distillation
 from osmotic.training.task import Batch, Domain, Noise
 from tests.distill import toys
@@ -157,8 +158,8 @@ def test_both_passes_see_the_same_dropout(taught, device):
 
 
 def setting(teacher: Denoiser | None) -> Setting:
-    start = Start(toys.SCHEDULE, SD, 1, 0, Distillation())
-    return Setting(network(toys.SCHEDULE, target=toys.Karras(SD)), teacher, start, 10, 0.0)
+    start = Start(toys.SCHEDULE, SD, 1, False, Distillation())
+    return Setting(network(toys.SCHEDULE, target=toys.Karras(SD)), teacher, start, 10, Drop())
 
 
 @pytest.mark.parametrize("teacher", [None, "oracle"])
@@ -190,6 +191,6 @@ def test_times_are_ordered_and_hold_the_ends():
 
 
 def test_the_method_makes_a_smooth_flow_map_and_needs_no_teacher():
-    (stage,) = METHOD.stages(Start(toys.SCHEDULE, SD, 1, 0, Distillation()))
-    student = stage.student(Start(toys.SCHEDULE, SD, 1, 0, Distillation()))
+    (stage,) = METHOD.stages(Start(toys.SCHEDULE, SD, 1, False, Distillation()))
+    student = stage.student(Start(toys.SCHEDULE, SD, 1, False, Distillation()))
     assert (student.form, student.smooth, METHOD.teacher) == ("flow-map", True, False)

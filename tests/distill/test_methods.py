@@ -56,23 +56,9 @@ def jumps_of(method: str) -> list[int]:
     """1 and 2, or what the method has in their place."""
     if method in OWN:
         return [OWN[method]]
-    start = Start(SCHEDULE, 0.5, 1, 2, numbers(method, 2))
+    start = Start(SCHEDULE, 0.5, 1, True, numbers(method, 2))
     last = METHODS[method].stages(start)[-1].student(start)
     return [1, 2] if last.stops is None or len(last.stops) == 2 else [1]
-
-
-LONG = {"ect", "scm", "ict", "ct", "meanflow", "ddgan"}
-"""Methods whose toys take most of a minute; more than one seed and the widest data run with the slow tests."""
-
-
-def cases(values: tuple[int, ...], first: int) -> list[Any]:
-    """Every method with every value; of the long ones those after the first few are slow."""
-    slow = (pytest.mark.slow,)
-    return [
-        pytest.param(m, v, marks=slow if m in LONG and i >= first else ())
-        for m in METHODS
-        for i, v in enumerate(values)
-    ]
 
 
 def check_modes(oracle: GaussianMixture, x: Tensor, within: float) -> None:
@@ -85,7 +71,8 @@ def check_modes(oracle: GaussianMixture, x: Tensor, within: float) -> None:
     assert near > 0.8
 
 
-@pytest.mark.parametrize(("method", "seed"), cases(SEEDS, 1))
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_student_of_seconds_lands_near_the_data(method, seed):
     """In 1 and 2 jumps, or what the method has in their place."""
     reads_jumps, made = "last_jumps" in METHODS[method].reads, None
@@ -98,7 +85,8 @@ def test_a_student_of_seconds_lands_near_the_data(method, seed):
         check_modes(five(), x, 0.08)  # so that a mode of 0.1 that is dropped fails
 
 
-@pytest.mark.parametrize(("method", "dimensions"), cases(DIMENSIONS, 2))
+@pytest.mark.parametrize("dimensions", DIMENSIONS)
+@pytest.mark.parametrize("method", METHODS)
 def test_the_smaller_mode_keeps_its_mass(method, dimensions):
     """Gaussian oracles cannot see the bias of robust losses and coarse grids; two unequal far modes do."""
     oracle = two_modes(dimensions)
@@ -148,7 +136,7 @@ def test_progressive_distillation_takes_the_targets_of_its_teachers(target):
 
 
 def test_every_method_says_what_it_is():
-    start = Start(SCHEDULE, 0.5, 1, 3, Distillation())
+    start = Start(SCHEDULE, 0.5, 1, True, Distillation())
     for name, method in METHODS.items():
         assert method.name == name
         assert method.what

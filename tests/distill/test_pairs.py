@@ -23,7 +23,7 @@ from tests.distill.toys import deviation, five, generator, two_modes
 
 
 def start(schedule, sigma_data=0.5, classes=0):
-    return Start(schedule, sigma_data, 1, classes, Distillation())
+    return Start(schedule, sigma_data, 1, bool(classes), Distillation())
 
 
 def gaussian(schedule):
@@ -123,9 +123,10 @@ def small(monkeypatch):
 
 
 def store(folder, seed=1, name="teacher", labels=None, count=20, **rest):
+    known = {} if labels is None else {"vector": labels}
     oracle = GaussianMixture(CATALOG["vp"](), torch.tensor([[-1.0], [1.0]]), 0.01)
-    claim(folder, name, (1,), count, seed, labels)
-    fill(folder, oracle, (1,), start(oracle.schedule), count, seed, labels, **rest)
+    claim(folder, name, (1,), count, seed, known)
+    fill(folder, oracle, (1,), start(oracle.schedule), count, seed, known, **rest)
     return read(folder)
 
 
@@ -148,7 +149,7 @@ def test_an_interrupted_making_goes_on_with_the_missing_shards_alone(tmp_path, s
     assert small == [8, 16]
     whole = store(tmp_path / "b", labels=labels)
     assert torch.equal(resumed.x, whole.x)
-    assert torch.equal(resumed.labels, labels)
+    assert torch.equal(resumed.known["vector"], labels)
     small.clear()
     assert torch.equal(store(tmp_path / "a", labels=labels).x, whole.x)
     assert small == []
@@ -162,7 +163,7 @@ def test_a_folder_of_another_making_is_refused(tmp_path, small):
         store(tmp_path, count=8, seed=2)
     with pytest.raises(RunError, match="pairs of another count"):
         store(tmp_path, count=16)
-    with pytest.raises(RunError, match="pairs of another labels"):
+    with pytest.raises(RunError, match="pairs of another conditions"):
         store(tmp_path, count=8, labels=torch.zeros(8, dtype=torch.int64))
     assert small == [0]
 
@@ -185,14 +186,14 @@ def test_what_cannot_be_read_is_said_in_a_sentence(tmp_path, small):
 
 def test_pairs_are_a_data_set_with_a_held_out_part():
     x = torch.arange(20.0).reshape(10, 2, 1)
-    whole = Pairs(x, torch.arange(10))
+    whole = Pairs(x, {"vector": torch.arange(10)})
     training, held_out = whole.split(0.2)
     assert (len(training), len(held_out)) == (8, 2)
-    batch, labels = held_out.batch(np.array([1, 0]))
+    batch, _ = held_out.batch(np.array([1, 0]))
     assert torch.equal(batch, x[[9, 8]])
-    assert labels.tolist() == [9, 8]
+    assert held_out.told(np.array([1, 0]))["vector"].tolist() == [9, 8]
     assert held_out.name(1) == "pair 9"
-    assert Pairs(x).batch(np.array([3]))[1] is None
+    assert Pairs(x).told(np.array([3])) == {}
     assert len(whole.split(0.0)[1]) == 0
     for share in (1.0, -0.1, 0.99):
         with pytest.raises(ValueError, match="cannot be held out"):

@@ -16,6 +16,7 @@ from osmotic.samplers import CATALOG as SAMPLERS
 from osmotic.samplers import sample
 from osmotic.schedules import CATALOG, VE, Rectified
 from osmotic.training import build
+from osmotic.training.denoise import Drop
 from osmotic.training.recipe import Distillation
 from osmotic.training.task import Batch, Domain, Noise
 from tests.distill.toys import CPU, generator, network
@@ -74,7 +75,7 @@ def gaussian(schedule):
 
 
 def start(schedule, sd=0.5, **numbers):
-    return Start(schedule, sd, 1, 0, Distillation(**numbers))
+    return Start(schedule, sd, 1, False, Distillation(**numbers))
 
 
 def three(schedule, jumps=4):
@@ -210,7 +211,7 @@ def task(jumps, first, oracle, student=None):
     described = rounds(said, "progressive")[0].student(said)
     torch.manual_seed(0)
     made = build.few_step(described, network(2), oracle.schedule, Karras(0.5), {"sigma_data": 0.5})
-    found = Progressive(Setting(made, oracle, said, 1, 0.0), jumps, first)
+    found = Progressive(Setting(made, oracle, said, 1, Drop()), jumps, first)
     if student is not None:
         found.denoiser = student
         found.players = {"denoiser": student}

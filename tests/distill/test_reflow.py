@@ -17,6 +17,7 @@ from osmotic.oracles import Gaussian
 from osmotic.samplers import DDIM, sample
 from osmotic.schedules import CATALOG, VE, Rectified
 from osmotic.training import build
+from osmotic.training.denoise import Drop
 from osmotic.training.recipe import Distillation
 from osmotic.training.task import Batch, Domain, Noise
 from tests.distill.toys import CPU, generator, network
@@ -122,7 +123,7 @@ def test_times_have_the_shape_of_a_u_on_every_path():
 
 
 def test_stages_are_the_flows_and_then_one_step():
-    start = Start(VE(40.0), 0.5, 1, 0, Distillation(rounds=2))
+    start = Start(VE(40.0), 0.5, 1, False, Distillation(rounds=2))
     stages = METHOD.stages(start)
     assert [stage.name for stage in stages] == ["flow-1", "flow-2", ""]
     assert all(stage.pairs for stage in stages)
@@ -135,9 +136,9 @@ def test_stages_are_the_flows_and_then_one_step():
 
 @pytest.mark.parametrize("domain", list(Domain))
 def test_the_task_pairs_data_with_its_own_noise(domain):
-    start = Start(Rectified(), 0.5, 1, 0, Distillation())
+    start = Start(Rectified(), 0.5, 1, False, Distillation())
     student = build.few_step(METHOD.stages(start)[0].student(start), network(3), Rectified(), Karras(0.5), {})
-    task = Reflow(Setting(student, None, start, 1, 0.0))
+    task = Reflow(Setting(student, None, start, 1, Drop()))
     exact = Second(Rectified())
     task.denoiser, task.players = exact, {"denoiser": exact}
     oracle = Gaussian(Rectified(), MEAN, VARIANCES)

@@ -15,7 +15,7 @@ from osmotic.estimate import Estimate, Karras
 from osmotic.flow_map import Consistency
 from osmotic.nn import MLP, DiT
 from osmotic.schedules import CATALOG, VE
-from osmotic.training.denoise import PLAYER
+from osmotic.training.denoise import PLAYER, Drop
 from osmotic.training.recipe import Distillation
 from osmotic.training.task import Batch, Domain, Noise
 from tests.distill.test_consistency import SD, Bent, draws, gaussian
@@ -192,7 +192,7 @@ def test_a_random_tangent_is_normalised_softly_in_few_dimensions() -> None:
 def test_the_task_trains_and_measures(path: str, taught: bool) -> None:
     model = student(path)
     teacher = gaussian(model.schedule).float() if taught else None
-    setting = Setting(model, teacher, Start(model.schedule, SD, 1, 0, Distillation()), 100, 0.0)
+    setting = Setting(model, teacher, Start(model.schedule, SD, 1, False, Distillation()), 100, Drop())
     task, rows = Continuous(setting), np.arange(256)
     x0 = draws(256)[0].float()
     losses = {}
@@ -214,7 +214,9 @@ def test_a_student_on_another_path_is_refused() -> None:
 
 
 def test_it_needs_no_teacher_and_a_slow_clock() -> None:
-    made = METHOD.stages(Start(VE(), SD, 1, 0, Distillation()))[0].student(Start(VE(), SD, 1, 0, Distillation()))
+    made = METHOD.stages(Start(VE(), SD, 1, False, Distillation()))[0].student(
+        Start(VE(), SD, 1, False, Distillation())
+    )
     assert not METHOD.teacher
     assert made.smooth
     assert made.form == "consistency"

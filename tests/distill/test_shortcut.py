@@ -14,6 +14,7 @@ from osmotic.flow_map import FlowMap
 from osmotic.nn import MLP, Embedding
 from osmotic.oracles import Gaussian
 from osmotic.schedules import CATALOG
+from osmotic.training.denoise import Drop
 from osmotic.training.recipe import Distillation
 from osmotic.training.task import Batch, Domain, Noise
 from tests.distill import toys
@@ -139,7 +140,7 @@ def network() -> FlowMap:
 
 
 def task(teacher: Denoiser | None = None) -> Shortcut:
-    return Shortcut(Setting(network(), teacher, Start(toys.SCHEDULE, SD, 1, 0, Distillation()), 10, 0.0))
+    return Shortcut(Setting(network(), teacher, Start(toys.SCHEDULE, SD, 1, False, Distillation()), 10, Drop()))
 
 
 def batch(domain: Domain = Domain.TRAINING) -> Batch:
@@ -172,6 +173,6 @@ def test_the_shadow_follows_and_is_part_of_the_state():
 
 
 def test_the_method_makes_a_flow_map_and_needs_no_teacher():
-    (stage,) = METHOD.stages(Start(toys.SCHEDULE, SD, 1, 0, Distillation()))
-    student = stage.student(Start(toys.SCHEDULE, SD, 1, 0, Distillation()))
+    (stage,) = METHOD.stages(Start(toys.SCHEDULE, SD, 1, False, Distillation()))
+    student = stage.student(Start(toys.SCHEDULE, SD, 1, False, Distillation()))
     assert (student.form, student.sampler, METHOD.teacher) == ("flow-map", "jump", False)

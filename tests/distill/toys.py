@@ -25,6 +25,7 @@ from osmotic.samplers import CATALOG, prior, sample
 from osmotic.schedules import VE
 from osmotic.times import Cosine
 from osmotic.training import build
+from osmotic.training.denoise import Drop
 from osmotic.training.recipe import Distillation, Student
 from osmotic.training.task import Batch, Noise, Task
 
@@ -155,7 +156,7 @@ def train(
     sd, d = deviation(oracle), oracle.means.shape[1]
     guided = "largest_guidance" in METHODS[method].reads
     classes = int(oracle.classes.max()) + 1 if guided else None
-    start = Start(SCHEDULE, sd, 1, classes or 0, numbers or Distillation(pairs=4096))
+    start = Start(SCHEDULE, sd, 1, guided, numbers or Distillation(pairs=4096))
     stages = METHODS[method].stages(start)
     teacher: Denoiser | None = None if alone else oracle
     total = sum(stage.share for stage in stages)
@@ -169,7 +170,7 @@ def train(
         if first is not None:
             begin(denoiser, first)
         count = max(1, round(steps * stage.share / total))
-        setting = Setting(denoiser, teacher, start, count, 0.0)
+        setting = Setting(denoiser, teacher, start, count, Drop())
         run(stage, setting, oracle, count, seed + 1000 * number, batch, rate)
         teacher, first = denoiser.eval(), denoiser
     return Trained(denoiser, student, oracle, sd)
@@ -185,34 +186,35 @@ def run(
         from osmotic.distill.pairs import make
 
         data = make(setting.taught, (oracle.means.shape[1],), setting.start, setting.start.numbers.pairs, seed=seed)
+    # Lists: walking over modules at every step costs a tenth of it.
+    parts = {name: list(module.parameters()) for name, module in task.players.items()}
     optimizers = {
-        name: torch.optim.Adam(
-            module.parameters(), lr=rate * task.tuning(name).rate, betas=task.tuning(name).betas, fused=True
-        )
-        for name, module in task.players.items()
+        name: torch.optim.Adam(part, lr=rate * task.tuning(name).rate, betas=task.tuning(name).betas, fused=True)
+        for name, part in parts.items()
     }
     weights = [p.detach() for p in setting.student.parameters()]
     average = [p.clone() for p in weights]
     torch.manual_seed(seed)
     for step in range(steps):
         rows = torch.randint(len(data), (batch,), generator=draws) if data is not None else None
-        cond = Condition(vector=labels(oracle, batch, draws)) if setting.start.classes else None
+        cond = Condition(vector=labels(oracle, batch, draws)) if setting.start.told else None
         x0 = oracle.sample(batch, draws, cond) if data is None else data[rows]
         noise = Noise(seed, step, batch, 0, batch, CPU)
         rows = np.arange(batch)
         falling = 0.5 * (1 + math.cos(math.pi * step / steps))
-        for name, module in task.players.items():
+        for name, part in parts.items():
             if not task.active(name, step):
                 continue
-            for other, module_ in task.players.items():
-                module_.requires_grad_(other == name)
+            for other, theirs in parts.items() if len(parts) > 1 else ():
+                for parameter in theirs:
+                    parameter.requires_grad_(other == name)
             for group in optimizers[name].param_groups:
                 group["lr"] = rate * task.tuning(name).rate * max(falling, 1e-3)
             losses = task.loss(name, Batch(x0, cond, rows, rows, step, noise), task.players)
             assert losses.shape == (batch,)
-            module.zero_grad()
+            optimizers[name].zero_grad()
             losses.mean().backward()
-            torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(part, 1.0)
             optimizers[name].step()
             task.update(name, noise, losses.detach().double())
         beta = min(0.99, (1 + step) / (10 + step))

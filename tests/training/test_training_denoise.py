@@ -16,7 +16,7 @@ from osmotic.estimate import Eps, Estimate, V, like
 from osmotic.laws import Adaptive, Law, Steps, Stratified, Uniform
 from osmotic.objectives.weights import MinSNR
 from osmotic.schedules import VP, Cosine, Rectified, Schedule
-from osmotic.training.denoise import PLAYER, Denoising
+from osmotic.training.denoise import PLAYER, Denoising, Drop
 from osmotic.training.loop import fit
 from osmotic.training.options import Options
 from osmotic.training.task import Batch, Domain, Noise
@@ -123,7 +123,7 @@ class Spy(nn.Module):
 @pytest.mark.parametrize("drop", [0.0, 0.1, 0.5, 1.0])
 def test_conditions_are_dropped_at_the_stated_rate_and_never_in_measurements(drop: float) -> None:
     spy = Spy()
-    task = Denoising(NeuralDenoiser(spy, VP(), V()), Uniform(), drop=drop)
+    task = Denoising(NeuralDenoiser(spy, VP(), V()), Uniform(), drop=Drop(drop))
     cond = Condition(vector=torch.arange(N))
     for domain in Domain:
         task.loss(PLAYER, batch(torch.zeros(N, 1), 0, domain, cond), task.players)
@@ -134,6 +134,25 @@ def test_conditions_are_dropped_at_the_stated_rate_and_never_in_measurements(dro
     share = 0.0 if shown.keep is None else 1 - shown.keep.double().mean().item()
     assert share == pytest.approx(drop, abs=5 * (drop * (1 - drop) / N) ** 0.5)
     assert torch.equal(shown.vector, cond.vector)
+
+
+def test_each_part_of_a_condition_is_dropped_on_its_own_and_all_together() -> None:
+    spy, parts = Spy(), (0.0, 0.2, 0.5)
+    task = Denoising(NeuralDenoiser(spy, VP(), V()), Uniform(), drop=Drop(0.1, parts))
+    cond = Condition(vector=torch.zeros(N, 3))
+    for domain in Domain:
+        task.loss(PLAYER, batch(torch.zeros(N, 1), 0, domain, cond), task.players)
+    shown, measured = spy.shown
+    assert measured.keep is None
+    kept = shown.keep.double()
+    for i, rate in enumerate(parts):
+        expected = 0.9 * (1 - rate)
+        assert kept[:, i].mean().item() == pytest.approx(expected, abs=5 * (expected * (1 - expected) / N) ** 0.5)
+    # The first part is hidden only where everything is; the others are hidden independently given that.
+    whole = kept[:, 0] == 0
+    assert kept[whole].sum() == 0
+    both = (kept[~whole][:, 1] * kept[~whole][:, 2]).mean().item()
+    assert both == pytest.approx(0.8 * 0.5, abs=5 * (0.4 * 0.6 / N) ** 0.5)
 
 
 def test_the_core_is_the_network() -> None:
@@ -172,6 +191,9 @@ class Normal:
 
     def batch(self, indices: np.ndarray) -> tuple[Tensor, None]:
         return self.x[torch.from_numpy(indices)], None
+
+    def told(self, indices: np.ndarray) -> dict[str, Tensor]:
+        return {}
 
     def name(self, index: int) -> str:
         return str(index)

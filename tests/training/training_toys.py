@@ -19,7 +19,7 @@ from osmotic.denoiser import NeuralDenoiser
 from osmotic.estimate import V
 from osmotic.laws import Adaptive, Uniform
 from osmotic.schedules import Rectified
-from osmotic.training.denoise import Denoising
+from osmotic.training.denoise import Denoising, Drop
 from osmotic.training.errors import Interrupted
 from osmotic.training.hooks import Hook, Moment
 from osmotic.training.loop import fit
@@ -50,6 +50,9 @@ class Points:
         self.asked.append(indices)
         rows = torch.from_numpy(indices)
         return self.x[rows], self.labels[rows]
+
+    def told(self, indices: np.ndarray) -> dict[str, Tensor]:
+        return {"vector": self.labels[torch.from_numpy(indices)]}
 
     def name(self, index: int) -> str:
         return f"point {index}"
@@ -84,7 +87,7 @@ class Net(nn.Module):
 def denoising(seed: int = 0, dropout: float = 0.1) -> Denoising:
     """The usual task, with an adaptive law: everything a run has to remember is in it."""
     torch.manual_seed(seed)
-    return Denoising(NeuralDenoiser(Net(dropout), Rectified(), V()), Adaptive(Uniform(), bins=4), drop=0.2)
+    return Denoising(NeuralDenoiser(Net(dropout), Rectified(), V()), Adaptive(Uniform(), bins=4), drop=Drop(0.2))
 
 
 class Regression(Task):

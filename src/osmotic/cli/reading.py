@@ -27,5 +27,8 @@ class Reading:
     categorical: Annotated[
         tuple[str, ...] | None, _flag("NAME ...", "columns of numbers that are codes, not amounts")
     ] = None
+    condition: Annotated[
+        tuple[str, ...] | None, _flag("NAME ...", "what the model is told besides: columns, fields of metadata.jsonl")
+    ] = None
     kind: Annotated[Kind | None, _flag(KINDS, "what an array holds, where its axes could mean several things")] = None
     max_bad: Annotated[float | None, _flag("FLOAT", "share of unreadable pictures to skip (default: 0.01)")] = None

@@ -9,18 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 from pydantic import Field
 
 from osmotic.cli.flags import UsageError, build, flags, given, parse
+from osmotic.cli.wanted import Wanted, away, told
 from osmotic.data.errors import plural
 from osmotic.training.errors import RunError
 from osmotic.training.recipe import Frozen, Grid, Sampler
 from osmotic.training.sampling import SAMPLER, STEPS, Tuned
 
 if TYPE_CHECKING:
+    from osmotic.data.spec import Spec
     from osmotic.samplers import Gamma
     from osmotic.training.chosen import Plan
     from osmotic.training.model import Model
@@ -49,12 +51,9 @@ class Sampling(Frozen):
     out: Path | None = Field(None, description="directory for the samples (default: RUN/samples/seed-SEED)")
     count: int = Field(64, ge=1, description="how many samples")
     seed: int = Field(0, ge=0, lt=2**63, description="sample i of a seed is the same whatever the count or batch size")
-    classes: tuple[str, ...] | None = Field(
-        None,
-        description="classes to draw, by name or number, in turn (default: all in turn)",
-        json_schema_extra={"flag": "class"},
+    guidance: float = Field(
+        1.0, description="classifier-free scale: 0 ignores what is wanted, 1 is plain, above 1 sharpens"
     )
-    guidance: float = Field(1.0, description="classifier-free scale: 0 ignores the class, 1 is plain, above 1 sharpens")
     nfe: int | None = Field(None, ge=1, description="sample as `osmotic tune` found best for this many evaluations")
     sampler: Sampler | None = Field(None, description=f"the solver (default: as tuned last, else {SAMPLER})")
     steps: int | None = Field(
@@ -74,6 +73,7 @@ class Sampling(Frozen):
 
 
 Flags = flags(Sampling, "sampling")
+What = flags(Wanted, "what is wanted")
 
 
 @dataclass
@@ -82,6 +82,8 @@ class Sample:
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """directory of a run, which `osmotic train` or `osmotic distill` made"""
+    wanted: What = field(default_factory=What)  # type: ignore[valid-type]
+    """what the samples should be"""
     sampling: Flags = field(default_factory=Flags)  # type: ignore[valid-type]
     """how samples are drawn"""
 
@@ -89,7 +91,7 @@ class Sample:
 def main(words: list[str]) -> int:
     """Parse, load, sample, write, say where."""
     command = parse(Sample, "sample", words)
-    settings = build(Sampling, given(command.sampling))
+    settings, wanted = build(Sampling, given(command.sampling)), build(Wanted, given(command.wanted))
     out = place(command.run, settings)
     from osmotic.training.run import Run
 
@@ -100,19 +102,20 @@ def main(words: list[str]) -> int:
     from osmotic.training.model import load
 
     model = load(command.run, settings.weights)
-    labels, rows = classes(model, settings)
+    cond, labels, rows = asked(model, wanted, settings.count)
     plan = planned(model, settings)
     if plan.tuned is not None:
         print(spoken_choice(model, plan.tuned, settings.guidance), file=sys.stderr)
     with tqdm(total=settings.count, desc="sampling", unit="sample", delay=2, leave=False) as bar:
         x = model.sample(
             settings.count,
-            labels,
+            cond,
             settings.guidance,
             plan.sampler,
             plan.steps,
             settings.seed,
             grid=plan.grid,
+            negative=away(model.spec, wanted),
             batch_size=settings.batch_size,
             progress=bar.update,
         )
@@ -121,7 +124,7 @@ def main(words: list[str]) -> int:
     arrays = x.cpu().numpy()
     order = range(settings.count) if labels is None else sorted(range(settings.count), key=lambda i: (labels[i], i))
     with fresh(out) as folder:
-        paths = write(arrays, model.spec, folder, labels, notes)
+        paths = write(arrays, model.spec, folder, labels, notes, attributes(model.spec, cond, settings.count))
         paths.append(draw(model.spec.decode(arrays[list(order)]), model.spec, folder / "grid.png", rows))
     for path in paths:
         print(out / path.relative_to(folder))
@@ -217,16 +220,28 @@ def fresh(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def classes(model: Model, settings: Sampling) -> tuple[list[int] | None, list[str]]:
-    """The class of each sample, and names for the rows of the grid where every class has equally many."""
-    from osmotic.training.model import class_number
+def asked(model: Model, wanted: Wanted, count: int) -> tuple[dict[str, Any] | None, list[int] | None, list[str]]:
+    """What the model is told, the class of each sample, and names for the rows of the grid where rows are alike."""
+    from osmotic.training.conditions import class_number
 
-    names = model.spec.classes
-    if names is None:
-        if settings.classes is not None:
-            raise UsageError("This model was trained without classes; leave out --class.")
-        return None, []
-    chosen = [class_number(c, names) for c in settings.classes or names]
-    labels = [chosen[i % len(chosen)] for i in range(settings.count)]
-    even = settings.count % len(chosen) == 0 and len(set(chosen)) == len(chosen)
-    return labels, [names[c] for c in sorted(chosen)] if even else []
+    spec = model.spec
+    cond = told(spec, wanted, count)
+    if cond is None or "class" not in cond:
+        texts = list(dict.fromkeys(wanted.prompt or ()))
+        return cond, None, texts if len(texts) == 1 else []
+    assert spec.classes is not None
+    labels = [class_number(name, spec.classes) for name in cond["class"]]
+    chosen = list(dict.fromkeys(labels))
+    even = count % len(chosen) == 0 and all(labels.count(c) == count // len(chosen) for c in chosen)
+    return cond, labels, [spec.classes[c] for c in sorted(chosen)] if even and not wanted.prompt else []
+
+
+def attributes(spec: Spec, cond: dict[str, Any] | None, count: int) -> Any:
+    """The raw attributes ``(n, A)`` that samples were drawn under, None where none was said."""
+    if cond is None or not any(a.name in cond for a in spec.attributes):
+        return None
+    import numpy as np
+
+    from osmotic.data.attributes import parse
+
+    return np.tile(parse(spec.attributes, {a.name: cond.get(a.name) for a in spec.attributes}), (count, 1))

@@ -83,8 +83,6 @@ def main(words: list[str]) -> int:
     dataset = open_data(settings.data, **asdict(options))
     for line in dataset.spec.describe():
         say(line)
-    if dataset.texts is not None:
-        say("captions are not trained on yet; put pictures in a folder a class to train on classes")
     run = train(dataset, settings.out, asked, resume=settings.resume, tell=say)
     say(f"done: {run.directory}; draw from it with `{shlex.join(['osmotic', 'sample', str(run.directory)])}`")
     return 0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .attributes import fit_all
+from .captions import fit_captions, parsed
 from .encoding import Array, Pixels, Standard, along_channels
 from .errors import DataError, closest, listed
 from .source import Options, Stored, class_numbers
@@ -36,10 +38,18 @@ class Extent(NamedTuple):
 
 
 def from_array(
-    array: Array, options: Options, source: str, labels: ArrayLike | None = None, classes: Sequence[str] | None = None
+    array: Array,
+    options: Options,
+    source: str,
+    labels: ArrayLike | None = None,
+    classes: Sequence[str] | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> Stored:
-    """Samples from an array with the batch on axis 0, and labels if given; raises DataError naming what is wrong."""
-    options.only("an array", "kind", "value_range")
+    """Samples from an array with the batch on axis 0, and labels if given; raises DataError naming what is wrong.
+
+    `known`: further values of each sample by name; "text" are its captions, anything else an attribute.
+    """
+    options.only("an array", "kind", "value_range", "condition")
     array = np.asanyarray(array)
     if array.dtype.kind not in "biuf":
         raise DataError(f"{source}: values of type {array.dtype} are not numbers: convert the array first")
@@ -48,6 +58,9 @@ def from_array(
     extent = _extent(array, source)
     layout = _layout(array, extent, options, source)
     numbers, names = (None, None) if labels is None else class_numbers(labels, len(array), source, classes)
+    rest = {name: _each(name, values, len(array), source) for name, values in (known or {}).items()}
+    texts = None if "text" not in rest else [parsed(text) for text in rest.pop("text")]
+    attributes, raw = fit_all(rest, source)
     facts = [layout.fact] if layout.fact else []
     if layout.kind == "images":
         pixels = _pixels(layout.values, extent, options, source)
@@ -63,12 +76,24 @@ def from_array(
         kind=layout.kind,
         shape=shape,
         classes=names,
+        attributes=attributes,
+        captions=None if texts is None else fit_captions(texts),
         source=source,
         count=len(array),
         encoding=encoding,
         facts=tuple(facts),
     )
-    return Stored(spec, layout.values, numbers)
+    return Stored(spec, layout.values, numbers, None, texts, raw)
+
+
+def _each(name: str, values: Any, count: int, source: str) -> list[Any]:
+    """One value a sample, as Python's own types."""
+    found = np.asarray(values)
+    if found.shape != (count,):
+        raise DataError(
+            f"{source}: {name!r} has shape {found.shape}, but there are {count:,} samples: give one value each"
+        )
+    return list(values) if found.dtype.kind == "O" else found.tolist()
 
 
 def read_npy(path: Path, options: Options) -> Stored:
@@ -81,7 +106,9 @@ def read_npy(path: Path, options: Options) -> Stored:
 
 
 def read_npz(path: Path, options: Options) -> Stored:
-    """Samples of a `.npz` file: values under x, images, arr_0 or data; labels, if any, under y, labels or arr_1."""
+    """Samples of a `.npz` file: values under x, images, arr_0 or data; labels, if any, under y, labels or arr_1;
+    captions under text; and what `options.condition` names.
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
             keys = list(archive.files)
@@ -94,11 +121,15 @@ def read_npz(path: Path, options: Options) -> Stored:
             label_key = next((key for key in LABEL_KEYS if key in keys), None)
             array = archive[values_key]
             labels = None if label_key is None else archive[label_key]
+            for name in options.condition:
+                if name not in keys:
+                    raise DataError(f"{path}: holds no {name!r}{closest(name, keys) or '.'} It has: {listed(keys)}")
+            known = {name: archive[name] for name in keys if name in (*options.condition, "text")}
     except DataError:
         raise
     except Exception as error:  # zipfile, zlib and numpy each have their own errors for a broken archive
         raise DataError(f"{path}: not a readable .npz file of numbers ({_reason(error)}): save it again") from error
-    return from_array(array, options, str(path), labels)
+    return from_array(array, options, str(path), labels, known=known)
 
 
 def _reason(error: Exception) -> str:

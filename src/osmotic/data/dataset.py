@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .attributes import told as attributes_told
 from .counter import permutation, uniform
 from .read import read
 from .source import Labels, Options, Source
 from .spec import Kind, Spec
 
 Indices = NDArray[np.int64]
+Values = NDArray[np.float64]
 
 
 class Dataset(abc.ABC):
     """Samples that can be asked for by number, in any order, any number of times.
 
     `spec` describes them and holds the map back to raw values; `labels` are (N,) int64 class numbers or None;
-    `texts` are N captions or None. Implementations are final and thread-safe: `batch` is a pure function.
+    `attributes` (N, A) raw values or None; `texts` N captions or None. Implementations are final and thread-safe:
+    `batch` and `told` are pure functions.
     """
 
     spec: Spec
     labels: Labels | None
+    attributes: Values | None
     texts: Sequence[str] | None
 
     @abc.abstractmethod
@@ -37,6 +41,14 @@ class Dataset(abc.ABC):
     @abc.abstractmethod
     def batch(self, indices: Indices) -> tuple[Tensor, Tensor | None]:
         """Samples (B, *spec.shape) float32 and their labels (B,) int64, or None; `indices` (B,) in 0..len-1."""
+
+    @abc.abstractmethod
+    def told(self, indices: Indices) -> dict[str, Tensor]:
+        """What a model may be told about samples, by port of a condition; nothing where nothing is known of them.
+
+        `vector`: (B,) int64 labels, or (B, A) float32 with the class first where there is one, NaN where not known;
+        `tokens` and `mask`: (B, L).
+        """
 
     @abc.abstractmethod
     def name(self, index: int) -> str:
@@ -50,7 +62,9 @@ class Encoded(Dataset):
         self.source = source
         self.spec = source.spec
         self.labels = source.labels
+        self.attributes = source.attributes
         self.texts = source.texts
+        self._told = ports(source.spec, source.labels, source.attributes, source.texts)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -58,6 +72,10 @@ class Encoded(Dataset):
     def batch(self, indices: Indices) -> tuple[Tensor, Tensor | None]:
         x = torch.from_numpy(self.spec.encode(self.source.raw(indices)))
         return x, None if self.labels is None else torch.from_numpy(self.labels[indices])
+
+    def told(self, indices: Indices) -> dict[str, Tensor]:
+        chosen = np.asarray(indices, np.int64)
+        return {name: torch.from_numpy(values[chosen]) for name, values in self._told.items()}
 
     def name(self, index: int) -> str:
         return self.source.name(index)
@@ -71,6 +89,7 @@ class Subset(Dataset):
         self.indices = np.asarray(indices, np.int64)
         self.spec = dataset.spec
         self.labels = None if dataset.labels is None else dataset.labels[self.indices]
+        self.attributes = None if dataset.attributes is None else dataset.attributes[self.indices]
         self.texts = None if dataset.texts is None else [dataset.texts[i] for i in self.indices]
 
     def __len__(self) -> int:
@@ -79,8 +98,31 @@ class Subset(Dataset):
     def batch(self, indices: Indices) -> tuple[Tensor, Tensor | None]:
         return self.dataset.batch(self.indices[indices])
 
+    def told(self, indices: Indices) -> dict[str, Tensor]:
+        return self.dataset.told(self.indices[indices])
+
     def name(self, index: int) -> str:
         return self.dataset.name(int(self.indices[index]))
+
+
+def ports(
+    spec: Spec, labels: Labels | None, attributes: Values | None, texts: Sequence[str] | None
+) -> dict[str, NDArray[Any]]:
+    """What a model is told of samples, as :meth:`Dataset.told` gives it; a part that is None is not known of any."""
+    found: dict[str, NDArray[Any]] = {}
+    if spec.attributes:
+        count = next(len(part) for part in (labels, attributes, texts) if part is not None)
+        unknown = np.full((count, len(spec.attributes)), np.nan)
+        vector = attributes_told(spec.attributes, unknown if attributes is None else attributes)
+        if spec.classes is not None:
+            first = np.full(count, np.nan) if labels is None else labels
+            vector = np.concatenate([first.astype(np.float32)[:, None], vector], 1)
+        found["vector"] = vector
+    elif labels is not None:
+        found["vector"] = labels
+    if spec.captions is not None and texts is not None:
+        found["tokens"], found["mask"] = spec.captions.encode(texts)
+    return found
 
 
 def split(dataset: Dataset, holdout: float, seed: int) -> tuple[Subset, Subset]:
@@ -119,9 +161,13 @@ def open_data(
     columns: Sequence[str] | None = None,
     drop: Sequence[str] = (),
     categorical: Sequence[str] = (),
+    condition: Sequence[str] = (),
     max_bad: float = 0.01,
 ) -> Dataset:
     """Data set from a path, the name of an embedded set, an array, an (array, labels) pair, or anything indexable.
+
+    In place of labels, a mapping may name several things that are known of every sample of the array: "label" are the
+    classes, "text" the captions, anything else an attribute.
 
     Arguments beside `source` are those of `source.Options`; each is found from the data when left out.
     Raises `errors.DataError` (a ValueError) with one sentence that says what is wrong and what to do.
@@ -134,10 +180,13 @@ def open_data(
         columns=columns,
         drop=drop,
         categorical=categorical,
+        condition=condition,
         max_bad=max_bad,
     )
     if isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], str | Path):
-        source = (_numpy(source[0]), _numpy(source[1]))
+        known = source[1]
+        known = {name: _numpy(v) for name, v in known.items()} if isinstance(known, Mapping) else _numpy(known)
+        source = (_numpy(source[0]), known)
     return Encoded(read(_numpy(source), options))
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .attributes import fit_all
+from .captions import fit_captions
 from .encoding import Array, Pixels
 from .errors import DataError, listed, plural
 from .listing import Listing, list_pictures
@@ -33,13 +35,19 @@ class OnDemand(Source):
     """Pictures decoded when asked for, by threads: for folders larger than the memory."""
 
     def __init__(
-        self, spec: Spec, listing: Listing, size: int | None, labels: Labels | None, texts: Sequence[str] | None
+        self,
+        spec: Spec,
+        listing: Listing,
+        size: int | None,
+        labels: Labels | None,
+        attributes: NDArray[np.float64] | None,
     ) -> None:
         self.spec = spec
         self.listing = listing
         self.size = size
         self.labels = labels
-        self.texts = texts
+        self.texts = listing.texts
+        self.attributes = attributes
 
     def raw(self, indices: NDArray[np.int64]) -> Array:
         chosen = [self.listing.names[i] for i in indices]
@@ -64,8 +72,8 @@ def read_folder(root: Path, options: Options) -> Source:
     Unreadable files are skipped up to `options.max_bad` of all files (one always may, unless the share is 0) and named
     in the facts. Raises DataError beyond that, and for mixed sizes without `size`.
     """
-    options.only("a folder of pictures", "size")
-    survey = look_over(list_pictures(root))
+    options.only("a folder of pictures", "size", "condition")
+    survey = look_over(list_pictures(root, options.condition))
     _check_bad(survey.bad, len(survey.listing.names) + len(survey.bad), options.max_bad, root)
     height, width = _common_size(survey, options.size, root)
     channels = 1 if all(seen.grey for seen in survey.looks) else 3
@@ -75,19 +83,22 @@ def read_folder(root: Path, options: Options) -> Source:
     _check_bad(bad, len(survey.listing.names) + len(survey.bad), options.max_bad, root)
     listing = survey.listing.only(good)
     labels, classes = listing.numbered()
+    attributes, raw = fit_all(listing.fields, str(root))
     looks = tuple(survey.looks[i] for i in good)
     spec = Spec(
         kind="images",
         shape=(channels, height, width),
         classes=classes,
+        attributes=attributes,
+        captions=None if listing.texts is None else fit_captions(listing.texts),
         source=str(root),
         count=len(good),
         encoding=Pixels(),
         facts=(*listing.facts, *_facts(looks, bad, options.size, listing, fits)),
     )
     if store is None:
-        return OnDemand(spec, listing, options.size, labels, listing.texts)
-    return Stored(spec, store[: len(good)], labels, listing.names, listing.texts)
+        return OnDemand(spec, listing, options.size, labels, raw)
+    return Stored(spec, store[: len(good)], labels, listing.names, listing.texts, raw)
 
 
 def look_over(listing: Listing) -> Survey:

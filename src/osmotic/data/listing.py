@@ -6,13 +6,13 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
-from .errors import DataError, listed, plural
+from .errors import DataError, closest, listed, plural
 from .pictures import SUFFIXES
 from .source import Labels, class_numbers
 
@@ -23,7 +23,8 @@ METADATA = "metadata.jsonl"
 class Listing:
     """Pictures of a folder: `names` are sorted paths below `root`; `labels` class names or numbers, `texts` captions.
 
-    `others`: suffixes of the files that are no pictures, counted. `facts`: what a person should know.
+    `fields`: further values of each picture, by name. `others`: suffixes of the files that are no pictures, counted.
+    `facts`: what a person should know.
     """
 
     root: Path
@@ -32,6 +33,7 @@ class Listing:
     texts: tuple[str, ...] | None
     others: Counter[str]
     facts: tuple[str, ...]
+    fields: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
     @property
     def paths(self) -> list[Path]:
@@ -46,6 +48,7 @@ class Listing:
             None if self.texts is None else tuple(self.texts[i] for i in keep),
             self.others,
             self.facts,
+            {name: tuple(values[i] for i in keep) for name, values in self.fields.items()},
         )
 
     def numbered(self) -> tuple[Labels | None, tuple[str, ...] | None]:
@@ -55,18 +58,23 @@ class Listing:
         return class_numbers(np.asarray(self.labels), len(self.names), str(self.root))
 
 
-def list_pictures(root: Path) -> Listing:
+def list_pictures(root: Path, condition: Sequence[str] = ()) -> Listing:
     """All pictures below a folder, sorted by path, hidden files left out; links that lead outside are not followed.
 
     With `metadata.jsonl` (rows {"file_name": ..., "label": ..., "text": ...}) its pictures, labels and captions count;
-    otherwise two or more subfolders, and no picture beside them, are the classes. Raises DataError.
+    otherwise two or more subfolders, and no picture beside them, are the classes. `condition`: further fields of these
+    rows to read. Raises DataError.
     """
     names, others, outside = _walk(root)
     facts = []
     if outside:
         facts.append(f"{plural(outside, 'link')} to places outside the folder not followed")
     if (root / METADATA).is_file():
-        return _from_metadata(root, names, others, facts)
+        return _from_metadata(root, names, others, facts, condition)
+    if condition:
+        raise DataError(
+            f"{root}: no {METADATA} there, whose rows would say {listed(condition)}: write one, or say less"
+        )
     if not names:
         found = listed(f"{count} x {suffix}" for suffix, count in others.most_common())
         raise DataError(f"{root}: no pictures in this folder ({found or 'it is empty'}): give one with {_kinds()}")
@@ -105,7 +113,9 @@ def _walk(root: Path) -> tuple[tuple[str, ...], Counter[str], int]:
     return tuple(sorted(names)), others, outside
 
 
-def _from_metadata(root: Path, names: tuple[str, ...], others: Counter[str], facts: list[str]) -> Listing:
+def _from_metadata(
+    root: Path, names: tuple[str, ...], others: Counter[str], facts: list[str], condition: Sequence[str]
+) -> Listing:
     where = f"{root / METADATA}"
     rows: dict[str, dict[str, Any]] = {}
     for number, row in _rows(root / METADATA):
@@ -129,7 +139,16 @@ def _from_metadata(root: Path, names: tuple[str, ...], others: Counter[str], fac
     texts = _field(rows, kept, "text", (str,), where)
     if labels is not None and len({type(label) for label in labels}) > 1:
         raise DataError(f"{where}: some labels are texts and some are numbers: use one kind")
-    return Listing(root, kept, labels, texts, others, tuple(facts))
+    said = sorted({key for row in rows.values() for key in row} - {"file_name", "label", "text"})
+    for name in condition:
+        if name not in said:
+            hint = closest(name, said) or "."
+            raise DataError(f"{where}: no row has {name!r}{hint} They have: {listed(said) or 'no more'}")
+    rest = [key for key in said if key not in condition]
+    if rest:
+        facts.append(f"{METADATA} also says {listed(rest)}: --condition NAME tells the model")
+    fields = {name: tuple(rows[picture].get(name) for picture in kept) for name in condition}
+    return Listing(root, kept, labels, texts, others, tuple(facts), fields)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

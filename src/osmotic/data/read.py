@@ -42,7 +42,9 @@ def read(source: Any, options: Options) -> Source:
     if isinstance(source, np.ndarray):
         return from_array(source, options, "array in memory")
     if isinstance(source, tuple) and len(source) == 2:
-        return from_array(np.asarray(source[0]), options, "array in memory", source[1])
+        known = dict(source[1]) if isinstance(source[1], Mapping) else {"label": source[1]}
+        labels = known.pop("label", None)
+        return from_array(np.asarray(source[0]), options, "array in memory", labels, known=known)
     if hasattr(source, "columns"):
         raise DataError(f"a {type(source).__name__} in memory is not read: save it as .parquet and give the path")
     if hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, Mapping | str | bytes):

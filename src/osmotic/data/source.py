@@ -24,8 +24,9 @@ class Options:
     `kind`: how to read an array whose axes could mean several things. `value_range`: the raw values that become -1 and
     1 in images. `size`: side to which pictures of mixed sizes are brought. `label`, `columns`, `drop`,
     `categorical`: names of table columns (the target, those to use, those to leave out, those whose numbers are codes).
-    `max_bad`: share of unreadable pictures
-    that may be skipped; one file always may.
+    `condition`: names of what a model is told besides the class: columns of a table, fields of
+    metadata.jsonl, arrays of an .npz file. `max_bad`: share of unreadable pictures that may be skipped; one file always
+    may.
     """
 
     kind: Kind | None = None
@@ -35,6 +36,7 @@ class Options:
     columns: Sequence[str] | None = None
     drop: Sequence[str] = ()
     categorical: Sequence[str] = ()
+    condition: Sequence[str] = ()
     max_bad: float = 0.01
 
     def __post_init__(self) -> None:
@@ -55,10 +57,12 @@ class Options:
 
 
 class Source(abc.ABC):
-    """Samples in their raw form. `labels`: (N,) class numbers or None; `texts`: captions or None."""
+    """Samples in their raw form. `labels`: (N,) class numbers or None; `attributes`: (N, A) raw values as the spec's
+    attributes take them; `texts`: captions or None."""
 
     spec: Spec
     labels: Labels | None = None
+    attributes: NDArray[np.float64] | None = None
     texts: Sequence[str] | None = None
 
     def __len__(self) -> int:
@@ -83,8 +87,10 @@ class Stored(Source):
         labels: Labels | None = None,
         names: Sequence[str] | None = None,
         texts: Sequence[str] | None = None,
+        attributes: NDArray[np.float64] | None = None,
     ) -> None:
         self.spec = spec
+        self.attributes = attributes
         self.values = values
         self.labels = labels
         self.names = names

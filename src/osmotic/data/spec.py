@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
+from .attributes import Attribute
+from .captions import Captions
 from .columns import Columns
 from .encoding import Array, Frozen, Pixels, Standard
 from .errors import listed, plural
@@ -25,13 +27,16 @@ class Spec(Frozen):
     """Description of a data set and the map between its raw values and what a network sees.
 
     `shape`: one sample as the network sees it, channels first, without the batch. `classes`: names of the classes, None
-    when there are no labels. `source`: where the data came from. `count`: samples. `facts`: what was found on reading
-    that a person should know.
+    when there are no labels. `attributes`: what else is known of every sample, `captions`: how its text is read; all
+    of that is what a model may be told. `source`: where the data came from. `count`: samples. `facts`: what was found
+    on reading that a person should know.
     """
 
     kind: Kind
     shape: tuple[PositiveInt, ...]
     classes: tuple[str, ...] | None = None
+    attributes: tuple[Attribute, ...] = ()
+    captions: Captions | None = None
     source: str
     count: PositiveInt
     encoding: Encoding
@@ -64,7 +69,15 @@ class Spec(Frozen):
         classes = None if self.classes is None else len(self.classes)
         if self.classes is not None:
             lines.append(f"{plural(len(self.classes), 'class')}: {listed(self.classes, 12)}")
+        lines += [attribute.describe() for attribute in self.attributes]
+        lines += [] if self.captions is None else [self.captions.describe()]
         return [*lines, *self.columns(), *self.facts, *(f"advice: {line}" for line in advice(self.count, classes))]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of what a model may be told, each of which can be hidden on its own."""
+        first = () if self.classes is None else ("class",)
+        return (*first, *(a.name for a in self.attributes), *(() if self.captions is None else ("text",)))
 
     def columns(self) -> list[str]:
         """One line for each of the first columns of a table; empty for other kinds."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .attributes import Attribute
 from .columns import Categorical, Column, Columns, Label, Numeric, fit_categorical, fit_numeric
 from .encoding import Array
 from .errors import DataError, closest, listed, plural
@@ -33,9 +34,10 @@ def read_table(path: Path, options: Options) -> Stored:
 
     Texts and booleans are categories; numbers, dates and times are numeric, unless named in `options.categorical`.
     Missing categories are a category of their own; missing numbers come back as missing at the same rate.
-    `options.label` names the column whose values become the classes; it is no longer one of the columns.
+    `options.label` names the column whose values become the classes, `options.condition` those that a model is told;
+    they are no longer columns of a sample.
     """
-    options.only("a table", "label", "columns", "drop", "categorical")
+    options.only("a table", "label", "columns", "drop", "categorical", "condition")
     table = _load(path)
     table = _chosen(table, options, path)
     if table.num_columns and table.num_rows == 0:
@@ -43,10 +45,16 @@ def read_table(path: Path, options: Options) -> Stored:
     label, labels = _label(table, options.label, path)
     columns: list[Column] = []
     raw: list[Array] = []
-    for name in table.column_names:
+    attributes: list[Attribute] = []
+    given: list[Array] = []
+    for position, name in enumerate(table.column_names):
         if name == options.label:
             continue
         column, values = _fit(name, table.column(name), name in options.categorical, path)
+        if name in options.condition:
+            attributes.append(Attribute(column=column, position=position))
+            given.append(values)
+            continue
         columns.append(column)
         raw.append(values)
     if not columns:
@@ -57,30 +65,49 @@ def read_table(path: Path, options: Options) -> Stored:
         shape=(encoding.width,),
         classes=None if label is None else tuple(str(category) for category in label.column.categories),
         source=str(path),
+        attributes=tuple(attributes),
         count=table.num_rows,
         encoding=encoding,
         facts=_facts(columns),
     )
-    return Stored(spec, np.stack(raw, 1), labels)
+    return Stored(spec, np.stack(raw, 1), labels, attributes=np.stack(given, 1) if given else None)
 
 
-def to_table(x: ArrayLike, spec: Spec, labels: ArrayLike | None = None) -> pa.Table:
+def to_table(
+    x: ArrayLike, spec: Spec, labels: ArrayLike | None = None, attributes: ArrayLike | None = None
+) -> pa.Table:
     """Samples (B, *spec.shape) as a table with the columns, order and types of the source.
 
-    `labels` (B,) are class numbers, needed when a column of the source became the classes. Raises ValueError otherwise.
+    `labels` (B,) are class numbers, needed when a column of the source became the classes; `attributes` (B, A) raw
+    values of the columns that the model was told, without which they are left out. Raises ValueError otherwise.
     """
     if not isinstance(spec.encoding, Columns):
         raise ValueError(f"{spec.source} is no table but {spec.kind}")
     arrow = _arrow()
     raw = spec.decode(np.asarray(x))
     fields = [(column.name, _arrow_column(column, raw[:, i], arrow)) for i, column in enumerate(spec.encoding.columns)]
+    if attributes is not None:
+        for told, values in zip(spec.attributes, np.asarray(attributes, np.float64).T, strict=True):
+            fields.append((told.name, _arrow_column(told.column, values, arrow)))
     label = spec.encoding.label
     if (label is None) != (labels is None):
         raise ValueError(f"{spec.source}: give labels exactly when the table has a label column")
     if label is not None:
         codes = np.asarray(labels, np.float64)
-        fields.insert(label.position, (label.column.name, _arrow_column(label.column, codes, arrow)))
-    return arrow.table(dict(fields))
+        fields.append((label.column.name, _arrow_column(label.column, codes, arrow)))
+    return arrow.table(_ordered(dict(fields), spec))
+
+
+def _ordered(fields: dict[str, Any], spec: Spec) -> dict[str, Any]:
+    """Columns where they stood in the source; those that are left out leave no gap."""
+    assert isinstance(spec.encoding, Columns)
+    placed = {told.name: told.position for told in spec.attributes}
+    if spec.encoding.label is not None:
+        placed[spec.encoding.label.column.name] = spec.encoding.label.position
+    names = [column.name for column in spec.encoding.columns]
+    for name, position in sorted(placed.items(), key=lambda item: item[1] or 0):
+        names.insert(position or 0, name)
+    return {name: fields[name] for name in names if name in fields}
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -157,13 +184,17 @@ def _is_number(text: str) -> bool:
 def _chosen(table: pa.Table, options: Options, path: Path) -> pa.Table:
     """The asked columns, in the order of the file; raises DataError for names that it does not have."""
     names = table.column_names
-    asked = [*(options.columns or []), *options.drop, *options.categorical, *([options.label] if options.label else [])]
+    asked = [*(options.columns or []), *options.drop, *options.categorical, *options.condition]
+    asked += [options.label] if options.label else []
     for name in asked:
         if name not in names:
             raise DataError(f"{path}: no column {name!r}{closest(name, names) or '.'} It has: {listed(names, 40)}")
-    if options.label in options.drop:
-        raise DataError(f"{path}: the label {options.label!r} is also dropped: choose one")
-    keep = {*(options.columns or names), options.label} - {*options.drop}
+    for told in (options.label, *options.condition):
+        if told in options.drop:
+            raise DataError(f"{path}: {told!r} is told and also dropped: choose one")
+    if options.label in options.condition:
+        raise DataError(f"{path}: {options.label!r} is the label and also a condition: choose one")
+    keep = {*(options.columns or names), options.label, *options.condition} - {*options.drop}
     return table.select([name for name in names if name in keep])
 
 

@@ -24,14 +24,14 @@ class Start:
         schedule: the path of teacher and student.
         sigma_data: the data's standard deviation.
         positions: over how many places (pixels, samples in time) a datum spreads.
-        classes: how many classes the data have, 0 without.
+        told: whether anything is known of the data that a model can be told, and so guided to.
         numbers: what the user said about the method.
     """
 
     schedule: Schedule
     sigma_data: float
     positions: int
-    classes: int
+    told: bool
     numbers: Distillation
 
 
@@ -44,14 +44,14 @@ class Setting:
         teacher: frozen, in evaluation mode, already under the guidance that is distilled; None without one.
         start: as above.
         steps: optimizer steps of this stage.
-        drop: the probability that a sample's condition is hidden.
+        drop: how often conditions are hidden.
     """
 
     student: NeuralDenoiser
     teacher: Denoiser | None
     start: Start
     steps: int
-    drop: float
+    drop: denoise.Drop
 
     @property
     def taught(self) -> Denoiser:

@@ -106,6 +106,6 @@ METHOD = Method(
     what="consistency training: neighbouring noisings of a sample give the same sample; needs no teacher",
     stages=single(STUDENT, ConsistencyTraining),
     teacher=False,
-    steps=2800,
+    steps=2500,
     compiles=False,  # the target network is an eager copy, whose dropout is drawn in another order
 )

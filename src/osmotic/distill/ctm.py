@@ -230,7 +230,7 @@ METHOD = Method(
     what="jumps between any two times, consistent along the teacher's trajectory",
     stages=_stages,
     teacher=True,
-    steps=1150,
+    steps=1050,
     reads=frozenset({"guidance", "adversarial"}),
     compiles=False,
 )

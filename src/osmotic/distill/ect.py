@@ -73,5 +73,5 @@ METHOD = Method(
     what="easy consistency tuning: a diffusion model becomes a consistency model on the data alone",
     stages=single(STUDENT, Easy),
     teacher=True,
-    steps=2800,
+    steps=2500,
 )

@@ -108,9 +108,9 @@ class Guided(Progressive):
 
 
 def _stages(start: Start) -> tuple[Stage, ...]:
-    if not start.classes:
+    if not start.told:
         raise ValueError(
-            "Guided distillation needs a teacher of labelled data, and this one knows no classes; use --method "
+            "Guided distillation needs a teacher of labelled data, and this one was told nothing; use --method "
             "progressive."
         )
     return (Stage("scales", _student, Scales, SHARE), *rounds(start, "guided", Guided, guided=True))
@@ -128,6 +128,6 @@ METHOD = Method(
     teacher=True,
     from_noise=False,
     dropout=False,
-    steps=2200,
+    steps=2000,
     reads=frozenset({"jumps", "last_jumps", "largest_guidance"}),
 )

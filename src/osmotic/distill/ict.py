@@ -99,5 +99,5 @@ METHOD = Method(
     what="improved consistency training: pseudo-Huber, log-normal levels, doubling curriculum; needs no teacher",
     stages=single(STUDENT, ImprovedConsistencyTraining),
     teacher=False,
-    steps=2800,
+    steps=2500,
 )

@@ -30,7 +30,7 @@ def started(recipe: Recipe, spec: Spec) -> Start:
         SCHEDULES[process.schedule](),
         process.sigma_data or build.DEFAULT_SIGMA,
         math.prod(spec.shape[1:]),
-        len(spec.classes or ()),
+        bool(spec.parts),
         recipe.distillation,
     )
 
@@ -102,5 +102,5 @@ def task(
     teacher = None if teacher is None else teacher.to(device)
     if isinstance(first, NeuralDenoiser):
         begin(student, first.to(device))
-    drop = recipe.process.condition_dropout if spec.classes else 0.0
+    drop = build.dropped(recipe.process, spec)
     return stage.task(Setting(student, teacher, started(recipe, spec), recipe.options.steps, drop))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ KEY = 0x9A125
 its own training set."""
 
 HEAD = "pairs.json"
+TOLD = "told."  # before the ports of what each pair was made under, in a shard
 
 Told = Callable[[int, int], object]  # how far the making is: (pairs made, pairs in all)
 
@@ -135,25 +136,33 @@ def fingerprint(teacher: Denoiser, *said: object) -> str:
     return found.hexdigest()
 
 
+Known = Mapping[str, Tensor]
+"""What a teacher is told of each pair, by port of a condition, ``(N, ...)`` each; empty for nothing."""
+
+
 class Pairs:
-    """Pairs as a data set: ``batch(indices) -> ((B, 2, *S), labels)``, data before noise.
+    """Pairs as a data set: ``batch(indices) -> ((B, 2, *S), None)``, data before noise.
 
     Args:
         x: ``(N, 2, *S)``.
-        labels: ``(N,)`` int64, or None.
+        known: what each was made under.
         first: the number of the first one, for its name.
     """
 
-    def __init__(self, x: Tensor, labels: Tensor | None = None, first: int = 0) -> None:
-        self.x, self.labels, self.first = x, labels, first
+    def __init__(self, x: Tensor, known: Known | None = None, first: int = 0) -> None:
+        self.x, self.known, self.first = x, dict(known or {}), first
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        """Some pairs and their labels."""
+    def batch(self, indices: np.ndarray) -> tuple[Tensor, None]:
+        """Some pairs."""
+        return self.x[torch.from_numpy(np.asarray(indices, dtype=np.int64))], None
+
+    def told(self, indices: np.ndarray) -> dict[str, Tensor]:
+        """What some pairs were made under."""
         chosen = torch.from_numpy(np.asarray(indices, dtype=np.int64))
-        return self.x[chosen], None if self.labels is None else self.labels[chosen]
+        return {port: values[chosen] for port, values in self.known.items()}
 
     def name(self, index: int) -> str:
         """How a pair is called in messages."""
@@ -172,12 +181,12 @@ class Pairs:
         if not (0 <= share < 1 and held < len(self)):
             raise ValueError(f"{share:g} of {len(self)} pairs cannot be held out; hold out less, or make more pairs.")
         cut = len(self) - held
-        labels = (None, None) if self.labels is None else (self.labels[:cut], self.labels[cut:])
-        return Pairs(self.x[:cut], labels[0], self.first), Pairs(self.x[cut:], labels[1], self.first + cut)
+        known = [{port: values[rows] for port, values in self.known.items()} for rows in (slice(cut), slice(cut, None))]
+        return Pairs(self.x[:cut], known[0], self.first), Pairs(self.x[cut:], known[1], self.first + cut)
 
 
 def claim(
-    folder: str | Path, name: str, shape: tuple[int, ...], count: int, seed: int, labels: Tensor | None = None
+    folder: str | Path, name: str, shape: tuple[int, ...], count: int, seed: int, known: Known | None = None
 ) -> None:
     """Say in a folder whose pairs it holds, or refuse one that holds others.
 
@@ -187,12 +196,12 @@ def claim(
         shape: of a sample.
         count: how many pairs.
         seed: of the noise.
-        labels: of each pair, ``(count,)`` int64; None without classes.
+        known: what each pair is made under.
 
     Raises:
-        RunError: if the folder holds the pairs of another teacher, seed, count, shape or labels.
+        RunError: if the folder holds the pairs of another teacher, seed, count, shape or conditions.
     """
-    _claim(Path(folder), _head(name, shape, count, seed, labels))
+    _claim(Path(folder), _head(name, shape, count, seed, known or {}))
 
 
 def fill(
@@ -202,7 +211,7 @@ def fill(
     start: Start,
     count: int,
     seed: int,
-    labels: Tensor | None = None,
+    known: Known | None = None,
     batch_size: int = 256,
     part: tuple[int, int] = (0, 1),
     progress: Told | None = None,
@@ -223,11 +232,11 @@ def fill(
         path = _shard(folder, low)
         if number % parts != own_part or path.exists():
             continue
-        own = None if labels is None else labels[low:high]
-        cond = None if own is None else Condition(vector=own)
+        own = {port: values[low:high].contiguous() for port, values in (known or {}).items()}
+        cond = Condition(**own) if own else None
         made = make(teacher, shape, start, high - low, seed, low, cond, batch_size, _shifted(progress, low, count))
         tensors = {"x0": made[:, 0].contiguous(), "noise": made[:, 1].contiguous()}
-        write_atomically(path, save(tensors if own is None else tensors | {"labels": own.contiguous()}))
+        write_atomically(path, save(tensors | {TOLD + port: values for port, values in own.items()}))
 
 
 def read(folder: str | Path) -> Pairs:
@@ -246,13 +255,16 @@ def read(folder: str | Path) -> Pairs:
             raise RunError(f"{folder} lacks {_shard(folder, low).name}: its making was interrupted; go on with it.")
         shards.append(read_tensors(_shard(folder, low)))
     x = torch.cat([torch.stack([shard["x0"], shard["noise"]], dim=1) for shard in shards])
-    labels = torch.cat([shard["labels"] for shard in shards]) if "labels" in shards[0] else None
-    return Pairs(x, labels)
+    names = [name for name in shards[0] if name.startswith(TOLD)]
+    return Pairs(x, {name.removeprefix(TOLD): torch.cat([shard[name] for shard in shards]) for name in names})
 
 
-def _head(name: str, shape: tuple[int, ...], count: int, seed: int, labels: Tensor | None) -> dict[str, Any]:
-    told = None if labels is None else hashlib.blake2b(labels.numpy().tobytes(), digest_size=16).hexdigest()
-    said = {"teacher": name, "seed": seed, "count": count, "shape": list(shape), "labels": told}
+def _head(name: str, shape: tuple[int, ...], count: int, seed: int, known: Known) -> dict[str, Any]:
+    told = hashlib.blake2b(digest_size=16)
+    for port, values in sorted(known.items()):
+        told.update(f"{port} {values.dtype} {tuple(values.shape)}".encode() + values.numpy().tobytes())
+    said = {"teacher": name, "seed": seed, "count": count, "shape": list(shape)}
+    said["conditions"] = told.hexdigest() if known else None
     return said | {"solver": DEFAULT, "steps": STEPS, "shard": SHARD}
 
 

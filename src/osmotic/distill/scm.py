@@ -184,7 +184,7 @@ METHOD = Method(
     what="continuous-time consistency: the answer does not change along a trajectory, in exact derivatives",
     stages=single(STUDENT, Continuous),
     teacher=False,
-    steps=1500,
+    steps=1350,
     reads=frozenset({"guidance"}),
     compiles=False,
 )

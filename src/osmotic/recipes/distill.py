@@ -21,7 +21,7 @@ from osmotic.distill.pairs import Pairs
 from osmotic.recipes import plan
 from osmotic.recipes.held_out import halves
 from osmotic.recipes.preview import preview
-from osmotic.recipes.quality.drawing import shares
+from osmotic.recipes.quality.drawing import chosen
 from osmotic.recipes.stages import Distilled, planned, refuse_changes, refuse_teacher, resumed, under_guidance
 from osmotic.recipes.train import augmentations
 from osmotic.training.distributed import World, joined
@@ -146,9 +146,10 @@ def straight(flow: Denoiser, kept: Pairs, device: torch.device) -> float:
 
     Over held-out pairs and times even on the rectified path; 0 is a straight flow, of which one Euler step is exact.
     """
-    x, labels = kept.batch(np.arange(min(STRAIGHT, len(kept))))
-    x0, noise = x.to(device).unbind(1)
-    cond = None if labels is None else Condition(vector=labels.to(device))
+    some = np.arange(min(STRAIGHT, len(kept)))
+    x0, noise = kept.batch(some)[0].to(device).unbind(1)
+    known = kept.told(some)
+    cond = Condition(**known).to(device) if known else None
     eps, found = pairs.chord(flow.schedule, x0, noise, flow.start), []
     for share in (torch.arange(TIMES, dtype=torch.float64) + 0.5) / TIMES:
         t = flow.schedule.time(2 * torch.log((1 - share) / share)).clamp(max=flow.start)
@@ -172,18 +173,17 @@ def made(distilled: Distilled, teacher: Denoiser, training: Subset, world: World
     """The pairs of a stage; those that are missing are made now, by each process its share."""
     recipe, spec = distilled.recipe, training.spec
     count, seed = recipe.distillation.pairs, recipe.options.seed
-    drawn = shares(training, count, seed)
-    labels = None if drawn is None else torch.from_numpy(np.asarray(drawn, dtype=np.int64))
+    known = training.told(chosen(training, count, seed))
     folder = distilled.folder / PAIRS
     name = pairs.fingerprint(teacher, recipe.distillation.guidance)
     say(f"{count:,} pairs of noise and sample in {folder}, made where they are missing")
-    world.from_main(lambda: pairs.claim(folder, name, spec.shape, count, seed, labels))
+    world.from_main(lambda: pairs.claim(folder, name, spec.shape, count, seed, known))
     with tqdm(total=count, desc="making pairs", unit="pair", delay=2, leave=False, disable=not world.main) as bar:
 
         def told(made: int, in_all: int) -> None:
             bar.update(made - bar.n)
 
         start, part = making.started(recipe, spec), (world.rank, world.size)
-        pairs.fill(folder, teacher.to(world.device), spec.shape, start, count, seed, labels, part=part, progress=told)
+        pairs.fill(folder, teacher.to(world.device), spec.shape, start, count, seed, known, part=part, progress=told)
     world.sum(torch.zeros(1, device=world.device))  # nobody reads before everybody has written
     return pairs.read(folder)

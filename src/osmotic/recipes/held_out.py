@@ -65,7 +65,7 @@ def _found_again(run: str | Path, spec: Spec, recipe: Recipe, data: Any) -> Data
         if data is None or not Path(source).expanduser().exists():
             raise
         raise RunError(f"{source} cannot be read as {spec.source} was, which {run} was trained on: {error}.") from None
-    for name in ("kind", "shape", "count", "classes", "encoding"):
+    for name in ("kind", "shape", "count", "classes", "encoding", "attributes", "captions"):
         if getattr(spec, name) != getattr(dataset.spec, name):
             raise RunError(
                 f"{source if isinstance(source, str) else dataset.spec.source} is not what {run} was trained on, its "

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from osmotic.data.spec import Spec
 from osmotic.denoiser import NeuralDenoiser
 from osmotic.flow_map import FlowMap
 from osmotic.nn import count
+from osmotic.training.conditions import blank
 from osmotic.training.denoise import PLAYER
 from osmotic.training.feed import Samples, fetch
 from osmotic.training.recipe import Process, Recipe, Student
@@ -112,12 +113,12 @@ def measure(task: Task, dataset: Samples, recipe: Recipe, spec: Spec, device: to
 
 def _told(spec: Spec, recipe: Recipe) -> Condition | None:
     """One condition as the network is told it."""
-    student = recipe.student
-    vector = None if spec.classes is None else torch.zeros(1, dtype=torch.int64)
+    student, known = recipe.student, blank(spec, 1)
     scale = None if student is None or student.scales is None else torch.ones(1)
     latent = None if student is None or not student.latents else torch.zeros(1, student.latents)
-    given = vector is not None or scale is not None or latent is not None
-    return Condition(vector=vector, scale=scale, latent=latent) if given else None
+    if scale is None and latent is None:
+        return known
+    return replace(known or Condition(), scale=scale, latent=latent)
 
 
 def _seconds(task: Task, dataset: Samples, n: int, device: torch.device) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from osmotic.condition import Condition
 from osmotic.data.dataset import Dataset
 from osmotic.denoiser import Denoiser
 from osmotic.report.samples import draw
@@ -24,9 +25,13 @@ def preview(recipe: Recipe, dataset: Dataset) -> Hook:
     classes = () if spec.classes is None else spec.classes[:10]
     pictured = spec.kind == "images"
     n = len(classes) * EACH if classes and pictured else PLAIN if pictured or spec.kind == "sequences" else COUNT
-    labels = [i // EACH for i in range(n)] if classes and pictured else None
-    if spec.classes is not None and labels is None:
-        labels = [i % len(spec.classes) for i in range(n)]
+    rows = classes if pictured else ()
+    cond: list[int] | Condition | None = [i // EACH for i in range(n)] if rows else None
+    if spec.classes is not None and not rows:
+        cond = [i % len(spec.classes) for i in range(n)]
+    if set(spec.parts) - {"class"}:  # what is known of a few samples, for nobody can guess a caption
+        n, rows = min(n, len(dataset)), ()
+        cond = Condition(**dataset.told(np.linspace(0, len(dataset) - 1, n).astype(np.int64)))
 
     def call(moment: Moment) -> None:
         denoiser = moment.modules[PLAYER]
@@ -34,12 +39,12 @@ def preview(recipe: Recipe, dataset: Dataset) -> Hook:
         # Every process samples, for a sharded network answers only when all of them ask.
         bar = tqdm(total=n, desc="drawing a preview", delay=2, leave=False, disable=not moment.world.main)
         with moment.averaged(), bar:
-            x = Model(denoiser, spec, recipe, moment.step).sample(n, labels, seed=SEED, progress=bar.update)
+            x = Model(denoiser, spec, recipe, moment.step).sample(n, cond, seed=SEED, progress=bar.update)
         if not moment.world.main:
             return
         path = moment.run.samples / f"step-{moment.step:08d}.png"
         try:
-            draw(spec.decode(x.cpu().numpy()), spec, path, rows=classes if pictured else ())
+            draw(spec.decode(x.cpu().numpy()), spec, path, rows=rows)
         except OSError as error:  # a full disk ends the pictures, not the training
             moment.log.say(f"The preview {path} cannot be written ({error.strerror}); training goes on.")
             return

@@ -112,7 +112,7 @@ def continued(dataset: Dataset, out: str | Path, asked: Recipe) -> Recipe:
             f"{out} was distilled from {teacher}; go on with `osmotic distill` and --resume, not with `osmotic train`."
         )
     own = dataset.spec
-    for name in ("kind", "shape", "count", "classes", "encoding"):
+    for name in ("kind", "shape", "count", "classes", "encoding", "attributes", "captions"):
         if getattr(spec, name) != getattr(own, name):
             raise RunError(
                 f"{out} was trained on other data, its {name} differs; resume it with {spec.source}, read as before."

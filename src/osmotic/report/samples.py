@@ -57,7 +57,12 @@ def _units(raw: Array, encoding: Columns) -> tuple[Array, list[str], list[tuple[
 
 
 def write(
-    x: Array, spec: Spec, folder: Path, labels: Sequence[int] | None, notes: Sequence[Mapping[str, str]]
+    x: Array,
+    spec: Spec,
+    folder: Path,
+    labels: Sequence[int] | None,
+    notes: Sequence[Mapping[str, str]],
+    attributes: Array | None = None,
 ) -> list[Path]:
     """Samples as files that other tools read: PNGs and an ADM .npz, a table, or a .npy.
 
@@ -67,6 +72,7 @@ def write(
         folder: where; it is made.
         labels: the class of each, or None.
         notes: for each picture what is written into its PNG (seed, command).
+        attributes: ``(N, A)`` raw values that a table's samples were drawn under; None leaves their columns out.
 
     Returns:
         The paths that matter to a person: a folder of pictures counts once.
@@ -78,7 +84,7 @@ def write(
         shape = "x".join(str(n) for n in raw.shape[1:])
         return [folder / "pictures", save_npz(raw, folder / f"samples_{len(raw)}x{shape}.npz", labels)]
     if spec.kind == "table":
-        return [_table(x, spec, folder, labels)]
+        return [_table(x, spec, folder, labels, attributes)]
     path = folder / "samples.npz"
     arrays = {"x": raw} if labels is None else {"x": raw, "y": np.asarray(labels, np.int64)}
     with whole(path) as part:
@@ -86,9 +92,9 @@ def write(
     return [path]
 
 
-def _table(x: Array, spec: Spec, folder: Path, labels: Sequence[int] | None) -> Path:
+def _table(x: Array, spec: Spec, folder: Path, labels: Sequence[int] | None, attributes: Array | None) -> Path:
     from osmotic.data.table import to_table, write_table
 
     path = folder / "samples.csv"
-    write_table(to_table(x, spec, labels), path)
+    write_table(to_table(x, spec, labels, attributes), path)
     return path

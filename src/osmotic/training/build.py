@@ -22,13 +22,14 @@ from osmotic.objectives.weights import WEIGHTS, Weight
 from osmotic.schedules import CATALOG as SCHEDULES
 from osmotic.schedules import Discrete, Schedule
 from osmotic.times import Levels, LogSNR
-from osmotic.training.denoise import Denoising
+from osmotic.training.denoise import Denoising, Drop
 from osmotic.training.hybrid import Bound, Hybrid
 from osmotic.training.precision import autocast_dtype
 from osmotic.training.recipe import Architecture, Process, Recipe, Student
 from osmotic.training.score import NCSN, SlicedScore
 
 DEFAULT_SIGMA = 0.5
+READER = 2  # layers of the transformer that reads captions
 
 # The bound's levels on a continuous path, and how far they reach in units of the data's deviation: EDM's 80 to 0.002.
 LEVELS, NOISIEST, CLEANEST = 200, 160.0, 0.004
@@ -46,14 +47,15 @@ def network(architecture: Architecture, spec: Spec, outputs: int = 1, student: S
     Raises:
         ValueError: if the network does not fit the shape of the data.
     """
-    shape, classes = spec.shape, None if spec.classes is None else len(spec.classes)
+    shape = spec.shape
     channels = outputs * shape[0]
 
     def embedding(width: int) -> Embedding:
+        ports = told(spec)
         if student is None:
-            return Embedding(width, classes=classes)
+            return Embedding(width, **ports)
         aims, scales = student.form == "flow-map", student.scales is not None
-        return Embedding(width, classes=classes, aims=aims, scales=scales, latents=student.latents)
+        return Embedding(width, aims=aims, scales=scales, latents=student.latents, **ports)
 
     if architecture.network == "mlp":
         widths = architecture.widths or (256,) * 4
@@ -77,6 +79,19 @@ def network(architecture: Architecture, spec: Spec, outputs: int = 1, student: S
         embedding=embedding(4 * widths[0]),
         out_channels=channels,
     )
+
+
+def told(spec: Spec) -> dict[str, Any]:
+    """The ports through which a network is told what is known of data of this description."""
+    ports: dict[str, Any] = {}
+    classes = () if spec.classes is None else (len(spec.classes),)
+    if spec.attributes:
+        ports["attributes"] = (*classes, *(attribute.categories for attribute in spec.attributes))
+    elif classes:
+        ports["classes"] = classes[0]
+    if spec.captions is not None:
+        ports |= {"vocabulary": spec.captions.vocabulary, "reader": READER}
+    return ports
 
 
 def denoiser(recipe: Recipe, spec: Spec, device: torch.device) -> NeuralDenoiser:
@@ -115,7 +130,7 @@ def few_step(
     return NeuralDenoiser(network, schedule, target, **settings)
 
 
-Made = Callable[[NeuralDenoiser, Law, Weight, float, Spec, Process], Denoising]
+Made = Callable[[NeuralDenoiser, Law, Weight, Drop, Spec, Process], Denoising]
 
 
 def task(recipe: Recipe, spec: Spec, device: torch.device) -> Denoising:
@@ -127,8 +142,24 @@ def task(recipe: Recipe, spec: Spec, device: torch.device) -> Denoising:
     process = recipe.process
     sigma_data = process.sigma_data or DEFAULT_SIGMA
     law, weight = LAWS[process.law](sigma_data), WEIGHTS[process.weight](sigma_data)
-    drop = process.condition_dropout if spec.classes else 0.0
+    drop = dropped(process, spec)
     return OBJECTIVES[process.objective](denoiser(recipe, spec, device), law, weight, drop, spec, process)
+
+
+def dropped(process: Process, spec: Spec) -> Drop:
+    """How often conditions are hidden; each of several parts also alone, so that a model may be told some of them.
+
+    Raises:
+        ValueError: for a part that there is not.
+    """
+    parts, said = spec.parts, process.part_dropout or {}
+    for name in said:
+        if name not in parts:
+            raise ValueError(f"--part-dropout {name}: these data tell no such thing, but {', '.join(parts) or 'none'}.")
+    if not parts:
+        return Drop()
+    usual = process.condition_dropout if len(parts) > 1 else 0.0
+    return Drop(process.condition_dropout, tuple(said.get(name, usual) for name in parts))
 
 
 def coupling(process: Process, spec: Spec) -> Coupling | None:
@@ -143,7 +174,12 @@ def coupling(process: Process, spec: Spec) -> Coupling | None:
         raise ValueError(
             f"--coupling {process.coupling} is for the denoising objective, not for {process.objective}; leave it out."
         )
-    return MiniBatchOT() if spec.classes is None else ClasswiseOT()
+    if spec.parts not in ((), ("class",)):
+        raise ValueError(
+            f"--coupling {process.coupling} pairs noise within classes, and these data are told "
+            f"{' and '.join(spec.parts)}, given which the noise would not be normal; leave it out."
+        )
+    return ClasswiseOT() if spec.parts else MiniBatchOT()
 
 
 def levels(schedule: Schedule, sigma_data: float) -> Tensor:
@@ -166,28 +202,28 @@ def decoder(spec: Spec) -> Decoder:
 
 
 def _denoising(
-    denoiser: NeuralDenoiser, law: Law, weight: Weight, drop: float, spec: Spec, process: Process
+    denoiser: NeuralDenoiser, law: Law, weight: Weight, drop: Drop, spec: Spec, process: Process
 ) -> Denoising:
     return Denoising(denoiser, law, weight, drop)
 
 
-def _hybrid(denoiser: NeuralDenoiser, law: Law, weight: Weight, drop: float, spec: Spec, process: Process) -> Denoising:
+def _hybrid(denoiser: NeuralDenoiser, law: Law, weight: Weight, drop: Drop, spec: Spec, process: Process) -> Denoising:
     grid = levels(denoiser.schedule, process.sigma_data or DEFAULT_SIGMA)
     return Hybrid(denoiser, law, grid, decoder(spec), weight, drop)
 
 
-def _bound(denoiser: NeuralDenoiser, law: Law, weight: Weight, drop: float, spec: Spec, process: Process) -> Denoising:
+def _bound(denoiser: NeuralDenoiser, law: Law, weight: Weight, drop: Drop, spec: Spec, process: Process) -> Denoising:
     _refuse(process, "weight", "unit", "the bound has its own weights")
     return Bound(denoiser, law, levels(denoiser.schedule, process.sigma_data or DEFAULT_SIGMA), decoder(spec), drop)
 
 
-def _ncsn(denoiser: NeuralDenoiser, law: Law, weight: Weight, drop: float, spec: Spec, process: Process) -> Denoising:
+def _ncsn(denoiser: NeuralDenoiser, law: Law, weight: Weight, drop: Drop, spec: Spec, process: Process) -> Denoising:
     _refuse(process, "law", Process.model_fields["law"].default, "it trains every level of its ladder equally often")
     _refuse(process, "weight", "unit", "it weights scores by sigma^2")
     return NCSN(denoiser, spec.shape, process.sigma_data or DEFAULT_SIGMA, drop)
 
 
-def _sliced(denoiser: NeuralDenoiser, law: Law, weight: Weight, drop: float, spec: Spec, process: Process) -> Denoising:
+def _sliced(denoiser: NeuralDenoiser, law: Law, weight: Weight, drop: Drop, spec: Spec, process: Process) -> Denoising:
     _refuse(process, "weight", "unit", "it weights scores by sigma^2")
     return SlicedScore(denoiser, law, drop)
 

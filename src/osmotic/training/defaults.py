@@ -41,6 +41,8 @@ def fill(recipe: Recipe, spec: Spec) -> Recipe:
     if widths is not None and "attention" in architecture:
         # Other widths, other levels: only the coarsest of three or more attends.
         architecture["attention"] = (len(widths) - 1,) if len(widths) > 2 else ()
+    if spec.captions is not None and architecture.get("attention") == ():
+        architecture["attention"] = (len(widths or architecture["widths"]) - 1,)  # by which a U-Net reads texts
     return recipe.model_copy(
         update={
             "architecture": _merge(recipe.architecture, architecture),

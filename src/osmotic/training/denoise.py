@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from osmotic.condition import Condition
@@ -19,6 +21,19 @@ from osmotic.training.task import Batch, Noise, Stream, Task
 PLAYER = "denoiser"
 
 
+@dataclass(frozen=True)
+class Drop:
+    """How often conditions are hidden in training, so that the model knows what to do without them.
+
+    Args:
+        whole: the probability that a sample is told nothing at all, in [0, 1].
+        parts: that of each part of its condition, on top and independently; empty for none.
+    """
+
+    whole: float = 0.0
+    parts: tuple[float, ...] = ()
+
+
 class Denoising(Task):
     """``E_t E_eps w(t) |estimate - truth|^2`` over a law of times, for one player named ``denoiser``.
 
@@ -26,11 +41,11 @@ class Denoising(Task):
         denoiser: what is trained.
         law: how often each time is trained; an adaptive one learns from the losses of all processes.
         weight: of each time in the loss; None is 1 in target space.
-        drop: the probability that a sample's condition is hidden, for classifier-free guidance, in [0, 1].
+        drop: how often a sample's condition is hidden, for classifier-free guidance.
     """
 
-    def __init__(self, denoiser: Denoiser, law: Law, weight: Weight | None = None, drop: float = 0.0) -> None:
-        self.denoiser, self.law, self.weight, self.drop = denoiser, law, weight, drop
+    def __init__(self, denoiser: Denoiser, law: Law, weight: Weight | None = None, drop: Drop | None = None) -> None:
+        self.denoiser, self.law, self.weight, self.drop = denoiser, law, weight, drop or Drop()
         self.players = {PLAYER: denoiser}
         # Held-out losses are compared over the whole run, so their times come from the law as it was before it learned.
         self._first_law = copy.deepcopy(law)
@@ -87,11 +102,18 @@ def core(module: nn.Module) -> nn.Module:
     return module.network if isinstance(module, NeuralDenoiser) else module
 
 
-def shown(batch: Batch, drop: float) -> Condition | None:
-    """A batch's conditions, in training each hidden with this probability."""
-    if batch.cond is None or drop == 0 or not batch.training:
+def shown(batch: Batch, drop: Drop) -> Condition | None:
+    """A batch's conditions, in training some of them hidden, or parts of them."""
+    if batch.cond is None or not batch.training:
         return batch.cond
-    return batch.cond.drop(batch.noise.uniform(Stream.DROP) >= drop)
+    cond, noise = batch.cond, batch.noise
+    if drop.whole:
+        cond = cond.drop(noise.uniform(Stream.DROP) >= drop.whole)
+    if any(drop.parts):
+        rates = torch.tensor(drop.parts, dtype=torch.float64)
+        draws = torch.rand(noise.total, len(rates), generator=noise.generator(Stream.PARTS), dtype=torch.float64)
+        cond = cond.drop((noise.own(draws) >= rates).to(noise.device))
+    return cond
 
 
 class Called(Denoiser):

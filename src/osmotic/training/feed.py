@@ -25,13 +25,16 @@ class Samples(Protocol):
 
     def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor | None]: ...
 
+    def told(self, indices: np.ndarray) -> dict[str, Tensor]: ...
+
     def name(self, index: int) -> str: ...
 
 
 def fetch(samples: Samples, indices: np.ndarray, positions: np.ndarray, noise: Noise) -> Batch:
-    """The samples at ``indices`` on the noise's device, their labels as the condition."""
-    x0, labels = samples.batch(indices)
-    cond = None if labels is None else Condition(vector=labels.to(noise.device))
+    """The samples at ``indices`` on the noise's device, with what is known of them as the condition."""
+    x0, _ = samples.batch(indices)
+    known = samples.told(indices)
+    cond = Condition(**known).to(noise.device) if known else None
     return Batch(x0.to(noise.device), cond, positions, indices, noise.step, noise)
 
 

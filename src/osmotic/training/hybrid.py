@@ -10,7 +10,7 @@ from osmotic.denoiser import Denoiser
 from osmotic.laws import Law, Rounded
 from osmotic.objectives import Decoder, hybrid, term
 from osmotic.objectives.weights import Weight
-from osmotic.training.denoise import Denoising
+from osmotic.training.denoise import Denoising, Drop
 from osmotic.training.task import Batch, Stream
 
 
@@ -26,10 +26,12 @@ class Bound(Denoising):
         law: how often each time is trained; its times are rounded up to the levels.
         levels: the grid, ``(n + 1,)``, decreasing to 0.
         decoder: of the last step.
-        drop: the probability that a sample's condition is hidden, in [0, 1].
+        drop: how often conditions are hidden.
     """
 
-    def __init__(self, denoiser: Denoiser, law: Law, levels: Tensor, decoder: Decoder, drop: float = 0.0) -> None:
+    def __init__(
+        self, denoiser: Denoiser, law: Law, levels: Tensor, decoder: Decoder, drop: Drop | None = None
+    ) -> None:
         super().__init__(denoiser, Rounded(law, levels), drop=drop)
         self.grid, self.decoder = levels, decoder
 
@@ -56,7 +58,7 @@ class Hybrid(Bound):
         levels: the grid, ``(n + 1,)``, decreasing to 0.
         decoder: of the last step.
         weight: of each time in the first term; None is 1 in target space.
-        drop: the probability that a sample's condition is hidden, in [0, 1].
+        drop: how often conditions are hidden.
         scale: of the bound.
     """
 
@@ -67,7 +69,7 @@ class Hybrid(Bound):
         levels: Tensor,
         decoder: Decoder,
         weight: Weight | None = None,
-        drop: float = 0.0,
+        drop: Drop | None = None,
         scale: float = 1e-3,
     ) -> None:
         super().__init__(denoiser, law, levels, decoder, drop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from osmotic.condition import Condition
-from osmotic.data.errors import closest
 from osmotic.data.spec import Spec
 from osmotic.denoiser import Denoiser, Rescheduled
 from osmotic.guidance import ClassifierFree, Scaled
@@ -25,15 +24,18 @@ from osmotic.schedules import Schedule
 from osmotic.times import Grid
 from osmotic.training import build, checkpoint
 from osmotic.training.chosen import Plan, choose, suggested_grid
+from osmotic.training.conditions import class_number, told
 from osmotic.training.denoise import PLAYER
 from osmotic.training.errors import RunError
 from osmotic.training.recipe import Recipe
 from osmotic.training.run import Run
 from osmotic.training.sampling import Tuning
 
-__all__ = ["Model", "class_number", "load", "stored", "suggested_grid"]
+__all__ = ["Model", "Told", "class_number", "load", "stored", "suggested_grid"]
 
 Labels = int | str | Sequence[int | str] | Tensor | np.ndarray
+Told = Labels | Condition | Mapping[str, Any]
+"""What a person may say of the samples that are wanted."""
 
 
 class Model:
@@ -68,7 +70,7 @@ class Model:
     def sample(
         self,
         n: int,
-        cond: Labels | Condition | None = None,
+        cond: Told | None = None,
         guidance: float = 1.0,
         sampler: str | Sampler | None = None,
         steps: int | None = None,
@@ -77,6 +79,7 @@ class Model:
         grid: str | Grid | None = None,
         nfe: int | None = None,
         schedule: Schedule | None = None,
+        negative: Told | None = None,
         first: int = 0,
         batch_size: int = 256,
         progress: Callable[[int], object] | None = None,
@@ -85,8 +88,10 @@ class Model:
 
         Args:
             n: how many.
-            cond: one class (name or number) for all, one per sample, or a :class:`~osmotic.condition.Condition`; None
-                is unconditional.
+            cond: one class (name or number) for all or one per sample (a text where the data have no classes but
+                captions); or a mapping that says several things, ``{"text": "a red circle", "size": 3.5}``, by the
+                names ``spec.parts``, of which any may be left out; or a :class:`~osmotic.condition.Condition`; None is
+                unconditional.
             guidance: classifier-free scale; 1 is plain conditional, 0 unconditional, above 1 sharpens.
             sampler: a name of ``osmotic.samplers.CATALOG`` or a sampler; by default see :meth:`plan`.
             steps: of the sampler, at least 1; likewise.
@@ -95,6 +100,7 @@ class Model:
                 ``"cosine-data"``, ... see :func:`osmotic.training.chosen.grids`); likewise.
             nfe: sample as the run was tuned for this budget of evaluations.
             schedule: sample on this path instead of the one it was trained on.
+            negative: what guidance leads away from, as ``cond``; "nothing" by default.
             first: number of the first sample.
             batch_size: samples at a time; it changes memory, not results.
             progress: called with the number of samples that were finished.
@@ -118,6 +124,7 @@ class Model:
                 seed,
                 grid=plan.grid,
                 schedule=schedule,
+                negative=self.condition(negative, n, start, count),
                 first=first + start,
             )
             done.append(last)
@@ -128,7 +135,7 @@ class Model:
     def trajectory(
         self,
         n: int,
-        cond: Labels | Condition | None = None,
+        cond: Told | None = None,
         guidance: float = 1.0,
         sampler: str | Sampler | None = None,
         steps: int | None = None,
@@ -137,11 +144,12 @@ class Model:
         grid: str | Grid | None = None,
         nfe: int | None = None,
         schedule: Schedule | None = None,
+        negative: Told | None = None,
         first: int = 0,
     ) -> Iterator[Tensor]:
         """The ``steps + 1`` points from noise to samples, each ``(n, *S)``; arguments as in :meth:`sample`."""
         shown = self.condition(cond, n, 0, n)
-        denoiser = self.guided(shown, guidance, schedule)
+        denoiser = self.guided(shown, guidance, schedule, self.condition(negative, n, 0, n))
         plan = self._warned(self.plan(sampler, steps, grid, nfe, schedule))
         times = plan.grid(denoiser.schedule, plan.steps, denoiser.start)
         keyed = generators(seed, range(first, first + n), self.device)
@@ -183,24 +191,41 @@ class Model:
             warnings.warn(f"The stored choice of solver may not be the best. {stale}", stacklevel=3)
         return plan
 
-    def guided(self, shown: Condition | None, guidance: float = 1.0, schedule: Schedule | None = None) -> Denoiser:
+    def guided(
+        self,
+        shown: Condition | None,
+        guidance: float = 1.0,
+        schedule: Schedule | None = None,
+        negative: Condition | None = None,
+    ) -> Denoiser:
         """The denoiser under guidance, on its own path or another.
+
+        Args:
+            shown: what it will be told.
+            guidance: the scale.
+            schedule: the path.
+            negative: what to lead away from; None for "nothing".
 
         Raises:
             ValueError: for guidance that the model never learned.
         """
         self._refuse_unlearned(shown, guidance)
+        if negative is not None and guidance == 1:
+            raise ValueError("A negative condition acts through guidance; give a guidance scale above 1.")
         denoiser = self.denoiser if schedule is None else Rescheduled(self.denoiser, schedule)
         if self.recipe.student is not None and self.recipe.student.scales is not None:
+            if negative is not None:
+                raise ValueError("This student learned to lead away from nothing alone; leave out the negative.")
             return Scaled(denoiser, guidance)
-        return denoiser if guidance == 1 else ClassifierFree(denoiser, guidance)
+        return denoiser if guidance == 1 else ClassifierFree(denoiser, guidance, negative)
 
     def _refuse_unlearned(self, shown: Condition | None, guidance: float) -> None:
         """Refuse what the model never learned: guidance without a class, "nothing" without dropped conditions."""
         if not math.isfinite(guidance):
             raise ValueError(f"The guidance scale must be a finite number; got {guidance}.")
         if shown is None and guidance != 1:
-            raise ValueError("Guidance leads towards a class; name one, or leave the guidance scale at 1.")
+            what = "a text" if self.spec.parts == ("text",) else "a class" if self.spec.classes else "what is said"
+            raise ValueError(f"Guidance leads towards {what}; say one, or leave the guidance scale at 1.")
         learned = None if self.recipe.student is None else self.recipe.student.scales
         if learned is not None:
             if not learned[0] <= guidance <= learned[1]:
@@ -208,7 +233,7 @@ class Model:
                     f"This student learned guidance from {learned[0]:g} to {learned[1]:g}, not {guidance:g}; give a "
                     "scale between."
                 )
-            if shown is None and self.spec.classes is not None:
+            if shown is None and self.spec.parts:
                 raise ValueError("This student learned guidance towards a class; name one.")
             return
         if guidance != 1 and self.recipe.student is not None and not self.denoiser.diagonal:
@@ -217,7 +242,7 @@ class Model:
                 f"distil the guided teacher (`osmotic distill --guidance {guidance:g}`, or --method guided for all "
                 "scales)."
             )
-        nothing = self.spec.classes is not None and (shown is None or guidance != 1)
+        nothing = bool(self.spec.parts) and (shown is None or guidance != 1)
         if nothing and self.recipe.process.condition_dropout == 0:
             raise ValueError(
                 "This model was trained with --condition-dropout 0, so it knows no 'nothing'; name a class and leave "
@@ -228,44 +253,28 @@ class Model:
         """Samples ``(n, *S)`` in the user's format: pictures (n, H, W, C) uint8, arrays in their own units."""
         return self.spec.decode(x.float().cpu().numpy())
 
-    def condition(self, cond: Labels | Condition | None, n: int, start: int, count: int) -> Condition | None:
+    def condition(self, cond: Told | None, n: int, start: int, count: int) -> Condition | None:
         """The condition of samples ``start`` to ``start + count`` of n, from what a user may pass."""
         if cond is None:
             return None
         if isinstance(cond, Condition):
             if len(cond) != n:
                 raise ValueError(f"A condition of {len(cond)} was given for {n} samples; give one per sample.")
-            return cond[start : start + count].to(self.device)
-        labels = self._labels(cond)
-        if len(labels) not in (1, n):
-            raise ValueError(f"{len(labels)} classes were given for {n} samples; give one, or one per sample.")
-        labels = labels * n if len(labels) == 1 else labels
-        return Condition(vector=torch.tensor(labels[start : start + count], device=self.device))
+            whole = cond
+        elif isinstance(cond, Mapping):
+            whole = told(self.spec, cond, n)
+        else:
+            whole = told(self.spec, {self._usual: cond}, n)
+        return whole[start : start + count].to(self.device)
 
-    def _labels(self, cond: Labels) -> list[int]:
+    @property
+    def _usual(self) -> str:
+        """What a person who names nothing means: the class, or the text where there are no classes."""
+        if self.spec.classes is None and self.spec.captions is not None:
+            return "text"
         if self.spec.classes is None:
             raise ValueError("This model was trained without classes; leave the class out.")
-        if isinstance(cond, Tensor | np.ndarray):
-            cond = cond.reshape(-1).tolist()
-        each = [cond] if isinstance(cond, int | str | np.integer) else list(cond)
-        return [class_number(c, self.spec.classes) for c in each]
-
-
-def class_number(wanted: int | str | np.integer[Any], classes: Sequence[str]) -> int:
-    """The number of a class given by name or number; names win, so that digits called "0" to "9" work.
-
-    Raises:
-        ValueError: if there is no such class, listing some that there are.
-    """
-    if isinstance(wanted, str) and wanted in classes:
-        return list(classes).index(wanted)
-    text = wanted.isascii() and wanted.isdigit() if isinstance(wanted, str) else isinstance(wanted, int | np.integer)
-    number = int(wanted) if text else -1
-    if not 0 <= number < len(classes):
-        shown = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
-        hint = closest(str(wanted), classes) or "."
-        raise ValueError(f"There is no class {wanted!r}; the {len(classes)} classes are {shown}{hint}")
-    return number
+        return "class"
 
 
 def load(directory: str | Path, weights: str | None = None, device: torch.device | str | None = None) -> Model:

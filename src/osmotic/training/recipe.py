@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from osmotic.training.options import Options
 
+Share = Annotated[float, Field(ge=0, lt=1)]
 Width = Annotated[int, Field(ge=1, strict=True)]
 Network = Literal["unet", "dit", "mlp"]
 
@@ -189,7 +190,12 @@ class Process(Frozen):
         description="which noise each sample is trained with: any, or the nearest within the batch (optimal transport)",
     )
     condition_dropout: float = Field(
-        0.1, ge=0, lt=1, description="share of samples trained without their label, for guidance"
+        0.1, ge=0, lt=1, description="share of samples that are told nothing in training, for guidance"
+    )
+    part_dropout: dict[str, Share] | None = Field(
+        None,
+        description="share of samples that are not told one thing, NAME RATE ..., names being class, text and what "
+        "--condition says (default: --condition-dropout, where several things are told)",
     )
     sigma_data: float | None = Field(None, gt=0, description="standard deviation of the data; measured by default")
 

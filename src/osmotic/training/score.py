@@ -16,7 +16,7 @@ from osmotic.objectives.score_matching import score_of, sliced
 from osmotic.objectives.weights import Noise as NoiseWeight
 from osmotic.schedules import Schedule
 from osmotic.times import LogSNR
-from osmotic.training.denoise import Denoising
+from osmotic.training.denoise import Denoising, Drop
 from osmotic.training.task import Batch, Stream
 
 PROBE = 100
@@ -37,10 +37,10 @@ class NCSN(Denoising):
         denoiser: what is trained; on a VE path for NCSN, but any will do.
         shape: of a sample, which decides the number of levels.
         sigma_data: the data's standard deviation.
-        drop: the probability that a sample's condition is hidden, in [0, 1].
+        drop: how often conditions are hidden.
     """
 
-    def __init__(self, denoiser: Denoiser, shape: Sequence[int], sigma_data: float, drop: float = 0.0) -> None:
+    def __init__(self, denoiser: Denoiser, shape: Sequence[int], sigma_data: float, drop: Drop | None = None) -> None:
         levels = ladder(denoiser.schedule, math.prod(shape), sigma_data)
         super().__init__(denoiser, Stratified(Ladder(levels)), NoiseWeight(), drop)
 
@@ -55,10 +55,10 @@ class SlicedScore(Denoising):
     Args:
         denoiser: what is trained.
         law: how often each time is trained.
-        drop: the probability that a sample's condition is hidden, in [0, 1].
+        drop: how often conditions are hidden.
     """
 
-    def __init__(self, denoiser: Denoiser, law: Law, drop: float = 0.0) -> None:
+    def __init__(self, denoiser: Denoiser, law: Law, drop: Drop | None = None) -> None:
         super().__init__(denoiser, law, drop=drop)
 
     def measure(self, denoiser: Denoiser, batch: Batch, t: Tensor, cond: Condition | None) -> Tensor:

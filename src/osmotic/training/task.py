@@ -26,6 +26,7 @@ class Stream(IntEnum):
     NOISE = 2
     DROP = 3
     DROPOUT = 4
+    PARTS = 5
 
 
 class Domain(IntEnum):

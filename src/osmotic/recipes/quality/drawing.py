@@ -170,9 +170,11 @@ def usual_count(pace: float, held: int) -> int:
 
 
 def shares(training: Dataset, count: int, seed: int) -> Array | None:
-    """Classes to ask for, in the shares of the training data: drawn without replacement, over and over."""
-    if training.labels is None:
-        return None
+    """Classes to ask for, in the shares of the training data."""
+    return None if training.labels is None else np.asarray(training.labels[chosen(training, count, seed)], np.int64)
+
+
+def chosen(training: Dataset, count: int, seed: int) -> Array:
+    """The training samples whose conditions are asked for: drawn without replacement, over and over."""
     rounds = range(-(-count // len(training)))
-    drawn = np.concatenate([training.labels[permutation(seed, 3 + i, len(training))] for i in rounds])
-    return np.asarray(drawn[:count], np.int64)
+    return np.concatenate([permutation(seed, 3 + i, len(training)) for i in rounds])[:count]

@@ -1,0 +1,89 @@
+"""What a person says of the samples that are wanted, as the condition that a model is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from osmotic.condition import Condition
+from osmotic.data.attributes import parse
+from osmotic.data.dataset import ports
+from osmotic.data.errors import closest, listed
+from osmotic.data.spec import Spec
+
+
+def told(spec: Spec, wanted: Mapping[str, Any], n: int) -> Condition:
+    """The condition of n samples of whom this much is said.
+
+    Args:
+        spec: of the data; ``spec.parts`` are the names that mean something.
+        wanted: by name one value for all samples, or one for each; ``"class"`` a name or number, ``"text"`` a caption,
+            an attribute its number or category. What is not said, or is None, is hidden from the model.
+        n: how many.
+
+    Raises:
+        ValueError: for a name or value that there is not, or another number of values.
+    """
+    parts = spec.parts
+    if not parts:
+        raise ValueError("This model was trained without conditions, so there is nothing to tell it.")
+    for name in wanted:
+        if name not in parts:
+            hint = closest(name, parts) or "."
+            raise ValueError(f"This model is told nothing called {name!r}; it is told {listed(parts, 20)}{hint}")
+    each = {name: rows(name, wanted.get(name), n) for name in parts}
+    keep = np.array([[value is not None for value in each[name]] for name in parts]).T
+    labels = attributes = texts = None
+    if spec.classes is not None:
+        numbers = [0 if value is None else class_number(value, spec.classes) for value in each["class"]]
+        labels = np.array(numbers, np.int64)
+    if spec.attributes:
+        named = [attribute.name for attribute in spec.attributes]
+        attributes = np.stack([parse(spec.attributes, {name: each[name][i] for name in named}) for i in range(n)])
+    if spec.captions is not None:
+        texts = ["" if value is None else str(value) for value in each["text"]]
+        for text in set(texts):
+            spec.captions.prompt(text)
+    known = {name: torch.from_numpy(values) for name, values in ports(spec, labels, attributes, texts).items()}
+    return Condition(**known, keep=None if keep.all() else torch.from_numpy(keep))
+
+
+def blank(spec: Spec, n: int) -> Condition | None:
+    """A condition of n samples of whom nothing is said, with all ports; None for data that have none."""
+    return told(spec, {}, n) if spec.parts else None
+
+
+def rows(name: str, value: Any, n: int) -> list[Any]:
+    """One value for each of n samples.
+
+    Raises:
+        ValueError: for as many as are neither 1 nor n.
+    """
+    if isinstance(value, Tensor | np.ndarray):
+        value = value.reshape(-1).tolist()
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return [value] * n
+    if len(value) not in (1, n):
+        raise ValueError(f"{len(value)} values of {name} were given for {n} samples; give one, or one per sample.")
+    return list(value) * (n if len(value) == 1 else 1)
+
+
+def class_number(wanted: int | str | np.integer[Any], classes: Sequence[str]) -> int:
+    """The number of a class given by name or number; names win, so that digits called "0" to "9" work.
+
+    Raises:
+        ValueError: if there is no such class, listing some that there are.
+    """
+    if isinstance(wanted, str) and wanted in classes:
+        return list(classes).index(wanted)
+    text = wanted.isascii() and wanted.isdigit() if isinstance(wanted, str) else isinstance(wanted, int | np.integer)
+    number = int(wanted) if text else -1
+    if not 0 <= number < len(classes):
+        shown = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
+        hint = closest(str(wanted), classes) or "."
+        raise ValueError(f"There is no class {wanted!r}; the {len(classes)} classes are {shown}{hint}")
+    return number
