@@ -53,6 +53,17 @@ def test_every_target_on_one_schedule(target, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_prompts_are_obeyed(tmp_path):
+    from osmotic.recipes.shapes import main
+
+    found = main(tmp_path / "run")
+    assert found.both >= 0.95
+    assert found.place >= 0.9
+    assert found.removed >= 0.9
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_few_step_recipe_of_larger_pictures_runs(tmp_path):
     """Fifty steps on a CPU; what it reaches is a matter for a GPU."""

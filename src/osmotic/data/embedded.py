@@ -11,10 +11,12 @@ import numpy as np
 from .arrays import from_array
 from .columns import Columns, Label, fit_categorical, fit_numeric
 from .encoding import Array
+from .shapes import captioned
 from .source import Options, Stored
 from .spec import Spec
 
 POINTS = 10_000
+SHAPES = 6000
 SEED = 0
 
 
@@ -58,6 +60,12 @@ def swiss_roll() -> Stored:
     return _points("swiss-roll", x[:, [0, 2]], None, None)
 
 
+def shapes() -> Stored:
+    """6,000 drawn shapes, 16 x 16, in four colours, three forms and four places, with captions that say some of it."""
+    pictures, texts, _ = captioned(SHAPES, SEED)
+    return from_array(pictures, Options(kind="images"), "shapes (embedded)", known={"text": texts})
+
+
 EMBEDDED: dict[str, Callable[[], Stored]] = {
     "digits": digits,
     "moons": moons,
@@ -67,6 +75,7 @@ EMBEDDED: dict[str, Callable[[], Stored]] = {
     "wine": wine,
     "iris": iris,
     "breast-cancer": breast_cancer,
+    "shapes": shapes,
 }
 
 

@@ -120,7 +120,7 @@ def _scan_source(source: Source) -> Scan:
         found = np.bincount(source.labels, minlength=len(spec.classes)).tolist()
         counts = dict(zip(spec.classes, found, strict=True))
     duplicates = _duplicates(prints)
-    described = spec.columns() + list(spec.facts)
+    described = [*spec.columns(), *spec.known(), *spec.facts]
     return Scan(
         source=spec.source,
         kind=spec.kind,

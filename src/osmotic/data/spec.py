@@ -69,9 +69,13 @@ class Spec(Frozen):
         classes = None if self.classes is None else len(self.classes)
         if self.classes is not None:
             lines.append(f"{plural(len(self.classes), 'class')}: {listed(self.classes, 12)}")
-        lines += [attribute.describe() for attribute in self.attributes]
-        lines += [] if self.captions is None else [self.captions.describe()]
-        return [*lines, *self.columns(), *self.facts, *(f"advice: {line}" for line in advice(self.count, classes))]
+        advised = (f"advice: {line}" for line in advice(self.count, classes))
+        return [*lines, *self.known(), *self.columns(), *self.facts, *advised]
+
+    def known(self) -> list[str]:
+        """One line for each thing besides the class that a model is told."""
+        lines = [attribute.describe() for attribute in self.attributes]
+        return lines if self.captions is None else [*lines, self.captions.describe()]
 
     @property
     def parts(self) -> tuple[str, ...]:
