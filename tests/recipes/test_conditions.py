@@ -64,7 +64,7 @@ def test_pictures_with_captions_from_the_command_line(captioned, tmp_path, osmot
         (["--set", "sise", "1"], "told no 'sise'; it was told size"),
         (["--class", "1"], "trained without classes"),
         (["--prompt", "a red dot", "--negative", "a blue dot"], "above 1"),
-        (["--guidance", "2"], "say one"),
+        (["--guidance", "2"], "towards a text; name one"),
     ],
 )
 def test_what_it_was_never_told_is_refused_in_one_sentence(run, words, said, osmotic):

@@ -14,11 +14,12 @@ import numpy as np
 from tqdm import tqdm
 
 from osmotic import metrics
+from osmotic.condition import Condition
 from osmotic.data.dataset import Subset
 from osmotic.data.errors import plural
 from osmotic.recipes.held_out import parts
 from osmotic.recipes.quality.catalog import BALLS, DISTANCES, agreed, manifold
-from osmotic.recipes.quality.drawing import FEWEST, Passes, shares
+from osmotic.recipes.quality.drawing import FEWEST, Passes, shares, wanted
 from osmotic.recipes.quality.features import Make, seen, usual
 from osmotic.recipes.quality.kinds import ENERGY
 from osmotic.recipes.quality.measure import HELD, refuse_few
@@ -29,6 +30,7 @@ from osmotic.recipes.search import steps_within
 from osmotic.recipes.swept import curves, table
 from osmotic.samplers import CATALOG
 from osmotic.training.chosen import SUGGESTED, suggested_grid
+from osmotic.training.conditions import blank
 from osmotic.training.errors import RunError
 from osmotic.training.model import Model, load
 
@@ -114,18 +116,19 @@ def bench(
         count = count or affordable(settings, minutes, seed)
         again = f"{again} --count {count}"
     say_replaced(home or runs[0], say)
-    if models[0].spec.classes is None and set(guidance) != {1.0}:
-        say("guidance is not swept: these data have no classes to lead to")
+    if not models[0].spec.parts and set(guidance) != {1.0}:
+        say("guidance is not swept: these data have no classes, texts or attributes to lead to")
     say(
         f"{plural(len(settings), 'setting')} of {plural(count, 'sample')}; each takes "
         f"{sum(setting.nfe for setting in settings):,} evaluations in all"
     )
     real, asked = of_arrays(known, models[0].spec, made, labels), shares(training, count, seed)
+    told = wanted(training, count, seed)
     beside = of_dataset(held, made, HELD, seed)
     measure = score_of(models[0])
     points, memo, known_real = [], dict[str, Any](), None
     for setting in tqdm(settings, "sweeping", unit="setting", leave=False):
-        x, seconds, passes = drawn(setting, asked, count, seed)
+        x, seconds, passes = drawn(setting, told, count, seed)
         mine = of_arrays(x, models[0].spec, made, asked)
         context = Context(models[0].spec, mine, beside, real, made, asked is not None, seed, memo=memo)
         known_real = measure.of_real(context) if known_real is None else known_real
@@ -201,7 +204,7 @@ def swept(
         if not model.denoiser.diagonal or model.denoiser.stops is not None:
             continue
         middle = min(nfe, key=lambda budget: abs(budget - GUIDED))
-        scales = guidance if model.spec.classes is not None and model.recipe.process.condition_dropout > 0 else ()
+        scales = guidance if model.spec.parts and model.recipe.process.condition_dropout > 0 else ()
         wanted = [(name, budget, 1.0) for name in samplers for budget in nfe]
         wanted += [(samplers[0], middle, scale) for scale in scales]
         for name, budget, scale in wanted:
@@ -232,20 +235,19 @@ def affordable(settings: Sequence[Setting], minutes: float, seed: int) -> int:
     model, size = settings[0].model, 64
     begun = time.monotonic()
     first = settings[0]
-    cond = None if model.spec.classes is None else [0]
-    model.sample(size, cond, sampler=first.sampler, steps=first.steps, seed=seed, grid=first.grid)
+    model.sample(size, blank(model.spec, size), sampler=first.sampler, steps=first.steps, seed=seed, grid=first.grid)
     each = (time.monotonic() - begun) / (first.nfe * size)
     total = sum(setting.nfe * (2 if setting.guidance not in (0, 1) else 1) for setting in settings)
     return max(FEWEST, min(MOST, int(60 * minutes / (each * total))))
 
 
-def drawn(setting: Setting, asked: Array | None, count: int, seed: int) -> tuple[Array, float, int]:
+def drawn(setting: Setting, told: Condition | None, count: int, seed: int) -> tuple[Array, float, int]:
     """Samples, the seconds that they took, and the evaluations of each."""
     passes, begun = Passes(setting.model), time.monotonic()
     with passes:
         x = setting.model.sample(
             count,
-            asked,
+            told,
             setting.guidance,
             setting.sampler,
             setting.steps,

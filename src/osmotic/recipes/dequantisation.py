@@ -100,8 +100,7 @@ class Learned:
                 break
             for group in optimizer.param_groups:
                 group["lr"] = self.rate * (1 - taken / self.steps)
-            x, labels = train.batch(part)
-            x, cond = x.to(model.device), condition(model, labels, conditional)
+            x, cond = train.batch(part)[0].to(model.device), condition(model, train, part, conditional)
 
             def slope(y: Tensor, cond: object = cond) -> Tensor:
                 return score(model.denoiser, y, cond, noise)

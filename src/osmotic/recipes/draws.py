@@ -101,8 +101,8 @@ class Draws(ABC):
         for draw in range(draws):
             for start in range(0, len(chosen), batch_size):
                 part = chosen[start : start + batch_size]
-                x, labels = self.held.batch(part)
-                cond = condition(self.model, labels, self.conditional)
+                x, _ = self.held.batch(part)
+                cond = condition(self.model, self.held, part, self.conditional)
                 with torch.no_grad(), ticks.of(self.model.denoiser, len(part)):
                     nats, spent = self.nats(x.to(self.model.device), cond, part, draw)
                 found[draw, start : start + len(part)] = nats.cpu()
@@ -194,6 +194,7 @@ def even(denoiser: Denoiser, noise: float, noisiest: float) -> Denoiser:
     return Rescheduled(denoiser, GeometricVE(noise, min(last, noisiest)))
 
 
-def condition(model: Model, labels: Tensor | None, conditional: bool) -> Condition | None:
-    """What the model is told of each sample: its class, or nothing."""
-    return Condition(vector=labels.to(model.device)) if conditional and labels is not None else None
+def condition(model: Model, data: Dataset, indices: np.ndarray, conditional: bool) -> Condition | None:
+    """What the model is told of samples: all that is known of them, or nothing."""
+    known = data.told(indices) if conditional else {}
+    return Condition(**known).to(model.device) if known else None

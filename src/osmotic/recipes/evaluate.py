@@ -233,9 +233,9 @@ def _refuse_none(**numbers: int | None) -> None:
 
 
 def _refuse_unlearned(model: Model, conditional: bool) -> None:
-    if conditional and model.spec.classes is None:
+    if conditional and not model.spec.parts:
         raise ValueError("This model was trained without classes; leave out --conditional.")
-    if not conditional and model.spec.classes is not None and model.recipe.process.condition_dropout == 0:
+    if not conditional and model.spec.parts and model.recipe.process.condition_dropout == 0:
         raise ValueError("This model never saw a sample without its class (--condition-dropout 0); add --conditional.")
 
 

@@ -9,7 +9,7 @@ import torch
 
 from osmotic.report import pictures
 from osmotic.training.chosen import Plan
-from osmotic.training.model import Labels, Model
+from osmotic.training.model import Model, Told
 
 COLUMNS = 12
 """Points of a trajectory that are shown, at most."""
@@ -19,7 +19,7 @@ def strip(
     model: Model,
     path: Path,
     n: int,
-    cond: Labels | None,
+    cond: Told | None,
     guidance: float,
     plan: Plan,
     seed: int = 0,

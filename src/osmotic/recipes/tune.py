@@ -64,7 +64,7 @@ def tune(
     say = tell or (lambda line: None)
     run = Run.open(directory)
     model = load(directory, weights)
-    if guidance != 1 and model.spec.classes is None:
+    if guidance != 1 and not model.spec.parts:
         raise ValueError(
             "This model was trained without classes, so there is nothing to guide to; leave --guidance at 1."
         )

@@ -12,7 +12,7 @@ import numpy as np
 from osmotic.data.dataset import Dataset
 from osmotic.data.errors import plural
 from osmotic.metrics import energy_distance
-from osmotic.recipes.quality.drawing import shares
+from osmotic.recipes.quality.drawing import wanted
 from osmotic.recipes.quality.sets import Array, arrays
 from osmotic.recipes.search import FIRST, Candidate, tried
 from osmotic.report import tuning as report
@@ -59,7 +59,7 @@ class JumpSearch:
         self, model: Model, training: Dataset, nfe: int, guidance: float, seed: int, minutes: float, bar: Any
     ) -> None:
         self.model, self.nfe, self.guidance, self.seed, self.bar = model, nfe, guidance, seed, bar
-        self.asked = shares(training, SAMPLES, seed)
+        self.asked = wanted(training, SAMPLES, seed)
         self.real, _ = arrays(training, SAMPLES, seed)
         self.scale, self.count = model.recipe.process.sigma_data or 1.0, SAMPLES
         self.reference = self.distance(self.real[::2], self.real[1::2])

@@ -224,8 +224,13 @@ class Model:
         if not math.isfinite(guidance):
             raise ValueError(f"The guidance scale must be a finite number; got {guidance}.")
         if shown is None and guidance != 1:
-            what = "a text" if self.spec.parts == ("text",) else "a class" if self.spec.classes else "what is said"
-            raise ValueError(f"Guidance leads towards {what}; say one, or leave the guidance scale at 1.")
+            if not self.spec.parts:
+                raise ValueError(
+                    "Guidance leads towards a class or a text, and this model was told neither; leave the guidance scale "
+                    "at 1."
+                )
+            what = "a class" if self.spec.classes else "a text" if self.spec.captions else "an attribute"
+            raise ValueError(f"Guidance leads towards {what}; name one, or leave the guidance scale at 1.")
         learned = None if self.recipe.student is None else self.recipe.student.scales
         if learned is not None:
             if not learned[0] <= guidance <= learned[1]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from osmotic.condition import Condition
 from osmotic.data.counter import permutation
 from osmotic.data.dataset import Dataset
 from osmotic.data.errors import plural
@@ -65,6 +66,7 @@ class Drawn:
     Args:
         x: the samples that are kept, ``(N, *S)`` float32.
         labels: the class asked of each, or None.
+        asked: all that was asked of each, or None.
         beyond: moments of the features of those that are not.
         count: of all.
         how: they were drawn.
@@ -72,6 +74,7 @@ class Drawn:
 
     x: Array
     labels: Array | None
+    asked: Condition | None
     beyond: Moments
     count: int
     how: Sampled
@@ -89,10 +92,10 @@ def draw(
     """Draw samples, each process its share; of more than memory should hold only features' moments are kept."""
     plan = model.plan(drawing.sampler, drawing.steps, drawing.grid, drawing.nfe)
     most = drawing.count or MOST
-    labels = shares(training, most, drawing.seed)
+    labels, asked = shares(training, most, drawing.seed), wanted(training, most, drawing.seed)
 
     def some(start: int, count: int) -> Tensor:
-        cond = None if labels is None else labels[start : start + count]
+        cond = None if asked is None else asked[start : start + count]
         solver, size = (drawing.guidance, plan.sampler, plan.steps, drawing.seed), drawing.batch_size
         return model.sample(count, cond, *solver, grid=plan.grid, first=start, batch_size=size).float().cpu()
 
@@ -119,10 +122,10 @@ def draw(
         steps=plan.steps,
         evaluations=passes.of(len(first)),
         guidance=drawing.guidance,
-        conditional=labels is not None,
+        conditional=asked is not None,
         seed=drawing.seed,
     )
-    return Drawn(x.numpy(), None if labels is None else labels[: len(x)], gathered(beyond), count, how)
+    return Drawn(x.numpy(), None if labels is None else labels[: len(x)], asked, gathered(beyond), count, how)
 
 
 def command(run: object, drawing: Drawing, count: int, weights: str | None) -> str:
@@ -134,7 +137,7 @@ def command(run: object, drawing: Drawing, count: int, weights: str | None) -> s
     return shlex.join(["osmotic", "evaluate", str(run), *(str(w) for n, v in given for w in (f"--{n}", v))])
 
 
-def followed(model: Model, drawing: Drawing, asked: Array | None, path: Path) -> Path:
+def followed(model: Model, drawing: Drawing, asked: Condition | None, path: Path) -> Path:
     """The first samples from noise on."""
     plan = model.plan(drawing.sampler, drawing.steps, drawing.grid, drawing.nfe)
     return strip(
@@ -172,6 +175,12 @@ def usual_count(pace: float, held: int) -> int:
 def shares(training: Dataset, count: int, seed: int) -> Array | None:
     """Classes to ask for, in the shares of the training data."""
     return None if training.labels is None else np.asarray(training.labels[chosen(training, count, seed)], np.int64)
+
+
+def wanted(training: Dataset, count: int, seed: int) -> Condition | None:
+    """What to ask for, all that is known of training samples; None where nothing is."""
+    known = training.told(chosen(training, count, seed))
+    return Condition(**known) if known else None
 
 
 def chosen(training: Dataset, count: int, seed: int) -> Array:

@@ -83,7 +83,7 @@ def quality(
         def judge() -> Quality:
             say(f"measuring {plural(drawn.count, 'sample')} beside {plural(min(len(held), HELD), 'held-out sample')}")
             context = compared(model.spec, drawn, held, (known, labels), made, drawing.seed)
-            pictures = shown.draw(context, opened.directory, partial(followed, model, drawing, drawn.labels))
+            pictures = shown.draw(context, opened.directory, partial(followed, model, drawing, drawn.asked))
             again = command or spelt(run, drawing, drawn.count, weights)
             if drawing.count is None and command is not None:
                 again = f"{command} --count {drawn.count}"  # how many are drawn in some seconds is not the same twice

@@ -22,7 +22,7 @@ def lines(found: Quality) -> Sequence[str]:
         for row in rows
     ]
     how = found.sampled
-    asked = ", given classes in the data's shares" if how.conditional else ""
+    asked = ", given conditions in the data's shares" if how.conditional else ""
     notes = [
         f"{plural(found.samples, 'sample')} by {how.sampler}, {plural(how.steps, 'step')} on the grid {how.grid} "
         f"({plural(how.evaluations, 'evaluation')}), guidance {how.guidance:g}{asked}, seed {how.seed}",

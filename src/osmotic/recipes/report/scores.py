@@ -128,7 +128,7 @@ def _measured(run: Facts) -> Html:
 def _how(q: Quality) -> Html:
     drawn = q.sampled
     guided = f", guidance {drawn.guidance:g}" if drawn.guidance != 1 else ""
-    given = ", given their classes" if drawn.conditional else ""
+    given = ", given conditions" if drawn.conditional else ""
     return facts(
         [
             ("features", q.features),
