@@ -226,8 +226,8 @@ class Model:
         if shown is None and guidance != 1:
             if not self.spec.parts:
                 raise ValueError(
-                    "Guidance leads towards a class or a text, and this model was told neither; leave the guidance scale "
-                    "at 1."
+                    "Guidance leads towards a class or a text, and this model was told neither; leave the guidance "
+                    "scale at 1."
                 )
             what = "a class" if self.spec.classes else "a text" if self.spec.captions else "an attribute"
             raise ValueError(f"Guidance leads towards {what}; name one, or leave the guidance scale at 1.")
