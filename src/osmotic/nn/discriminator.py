@@ -30,13 +30,19 @@ class Discriminator(nn.Module):
         widths: channels of each block or level, the finest first.
         ndim: number of position axes, 0 (vectors) to 3.
         embedding: of time and conditions; without ports and four times the first width by default.
+        outputs: logits of each sample: 1 of a discriminator, the number of classes of a classifier.
 
     Raises:
         ValueError: for arguments that do not fit each other, and for x or a condition of another shape.
     """
 
     def __init__(
-        self, channels: int, widths: Sequence[int] = (64, 128, 128), ndim: int = 2, embedding: Embedding | None = None
+        self,
+        channels: int,
+        widths: Sequence[int] = (64, 128, 128),
+        ndim: int = 2,
+        embedding: Embedding | None = None,
+        outputs: int = 1,
     ) -> None:
         super().__init__()
         if ndim not in (0, 1, 2, 3):
@@ -58,10 +64,12 @@ class Discriminator(nn.Module):
             self.blocks = nn.ModuleList(ResidualBlock(ndim, w, w, told, 0.0) for w in widths)
             self.shrink = nn.ModuleList(convolution(ndim, a, b, 3, stride=2) for a, b in pairwise(widths))
             self.norm = AdaptiveGroupNorm(widths[-1], told)
-        self.out = nn.Linear(widths[-1], 1)
+        self.out = nn.Linear(widths[-1], outputs)
 
     def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None) -> Tensor:
-        """The logits ``(B,)`` of x ``(B, channels, *positions)`` at time ``(B,)`` of order 0..1000."""
+        """The logits ``(B,)`` of x ``(B, channels, *positions)`` at time ``(B,)`` of order 0..1000; of several outputs
+        ``(B, outputs)``.
+        """
         if x.dim() != self.ndim + 2 or x.shape[1] != self.channels:
             raise ValueError(
                 f"This discriminator takes (batch, {self.channels}, ...) with {self.ndim} position axes, "
@@ -71,8 +79,8 @@ class Discriminator(nn.Module):
         vector = context.vector
         h = x if context.image is None else torch.cat([x, context.image], dim=1)
         h = self._vector(h, vector) if self.ndim == 0 else self._grid(h, vector, context.valid)
-        logits: Tensor = self.out(h)[:, 0]
-        return logits
+        logits: Tensor = self.out(h)
+        return logits[:, 0] if logits.shape[1] == 1 else logits
 
     def _vector(self, h: Tensor, vector: Tensor) -> Tensor:
         h = self.stem(h)

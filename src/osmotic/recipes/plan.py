@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from osmotic.condition import Condition
 from osmotic.data.errors import plural
 from osmotic.data.spec import Spec
-from osmotic.denoiser import NeuralDenoiser
 from osmotic.flow_map import FlowMap
 from osmotic.nn import count
+from osmotic.training.build import CLASSIFIER
 from osmotic.training.conditions import blank
 from osmotic.training.denoise import PLAYER
 from osmotic.training.feed import Samples, fetch
@@ -53,10 +53,10 @@ class Plan:
         shape = f"widths {'-'.join(str(w) for w in architecture.widths)}" if architecture.widths else ""
         if architecture.network == "dit":
             shape = f"width {architecture.width}, depth {architecture.depth}"
+        network = "convolutions and a mean" if process.objective == CLASSIFIER else architecture.network
         total = duration(self.seconds * options.steps)
         return [
-            f"network: {architecture.network}, {shape}, {self.parameters:,} parameters, "
-            f"{self.flops / 1e6:,.1f} MFLOP a sample",
+            f"network: {network}, {shape}, {self.parameters:,} parameters, {self.flops / 1e6:,.1f} MFLOP a sample",
             f"process: {process.schedule} path, {process.target} target, sigma_data {process.sigma_data}",
             f"objective: {objective(process) if recipe.student is None else student(recipe.student)}",
             f"training: {plural(options.steps, 'step')} of {options.batch_size}, "
@@ -91,23 +91,23 @@ def duration(seconds: float) -> str:
 def measure(task: Task, dataset: Samples, recipe: Recipe, spec: Spec, device: torch.device) -> Plan:
     """Run a few passes on copies and scale them up; nothing of the task changes."""
     task = copy.deepcopy(task)
-    denoiser = task.players[PLAYER].to(device)
-    assert isinstance(denoiser, NeuralDenoiser)
+    player, network = task.players[PLAYER].to(device), task.core(PLAYER)
     options = recipe.options
     whole = min(-(-options.batch_size // options.accumulate), len(dataset))
     probe = min(PROBE, whole)
     with torch.random.fork_rng([]):
-        with _saved_bytes(denoiser.network) as saved:
+        with _saved_bytes(network) as saved:
             _seconds(task, dataset, probe, device)
         seconds = _seconds(task, dataset, probe, device)
         if seconds < QUICK:
             # Small passes are mostly overhead; where it costs nothing, a real one is timed.
             probe, seconds = whole, min(_seconds(task, dataset, whole, device) for _ in range(3))
-    parameters = count.parameters(denoiser)
+    parameters = count.parameters(player)
     kept = sum(saved.values()) * whole / min(PROBE, whole)
     # Weights, gradients and AdamW's two moments, and one copy per average, four bytes each.
     memory = 4 * parameters * (4 + len(options.ema)) + round(kept)
-    flops = count.flops(denoiser.network, spec.shape, _told(spec, recipe), aims=isinstance(denoiser, FlowMap))
+    known = None if recipe.process.objective == CLASSIFIER else _told(spec, recipe)
+    flops = count.flops(network, spec.shape, known, aims=isinstance(player, FlowMap))
     return Plan(parameters, flops, seconds * options.batch_size / probe, memory)
 
 

@@ -80,7 +80,7 @@ def train(
             run,
             recipe.options,
             held_out if len(held_out) else None,
-            [preview(recipe, dataset)],
+            [] if recipe.process.objective == build.CLASSIFIER else [preview(recipe, dataset)],
             augmentations(recipe),
             device,
             coupling,
@@ -167,6 +167,9 @@ def tasked(recipe: Recipe, spec: Spec, device: torch.device) -> Task:
         ValueError: for settings that the objective does not have.
     """
     objective = recipe.process.objective
+    if objective == build.CLASSIFIER:
+        making.refuse_numbers(recipe.distillation)
+        return build.classification(recipe, spec, device)
     if not making.scratch(objective):
         making.refuse_numbers(recipe.distillation)
         return build.task(recipe, spec, device)

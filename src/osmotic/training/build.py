@@ -15,13 +15,14 @@ from osmotic.denoiser import NeuralDenoiser
 from osmotic.estimate import TARGETS, Target
 from osmotic.flow_map import Chain, Consistency, FlowMap, Implicit
 from osmotic.laws import LAWS, Law
-from osmotic.nn import MLP, DiT, Embedding, UNet
+from osmotic.nn import MLP, Discriminator, DiT, Embedding, UNet
 from osmotic.objectives.couplings import ClasswiseOT, Coupling, MiniBatchOT
 from osmotic.objectives.decoders import Continuous, Decoder, Discretised
 from osmotic.objectives.weights import WEIGHTS, Weight
 from osmotic.schedules import CATALOG as SCHEDULES
 from osmotic.schedules import Discrete, Schedule
 from osmotic.times import Levels, LogSNR
+from osmotic.training.classify import Classification, NoisyClassifier
 from osmotic.training.denoise import Denoising, Drop
 from osmotic.training.hybrid import Bound, Hybrid
 from osmotic.training.precision import autocast_dtype
@@ -33,6 +34,9 @@ READER = 2  # layers of the transformer that reads captions
 
 # The bound's levels on a continuous path, and how far they reach in units of the data's deviation: EDM's 80 to 0.002.
 LEVELS, NOISIEST, CLEANEST = 200, 160.0, 0.004
+
+CLASSIFIER = "classifier"
+"""The objective whose runs hold no denoiser."""
 
 # Objectives that teach the variance of ancestral steps: their networks give twice the channels.
 LEARNED_VARIANCE = frozenset({"hybrid", "bound"})
@@ -144,6 +148,35 @@ def task(recipe: Recipe, spec: Spec, device: torch.device) -> Denoising:
     law, weight = LAWS[process.law](sigma_data), WEIGHTS[process.weight](sigma_data)
     drop = dropped(process, spec)
     return OBJECTIVES[process.objective](denoiser(recipe, spec, device), law, weight, drop, spec, process)
+
+
+def classifier(recipe: Recipe, spec: Spec, device: torch.device) -> NoisyClassifier:
+    """The untrained classifier of a filled recipe; weights are a function of the recipe's seed alone.
+
+    Raises:
+        ValueError: for data without classes.
+    """
+    if spec.classes is None or len(spec.classes) < 2:
+        raise ValueError("--objective classifier needs data of two classes or more; these have none to tell apart.")
+    sigma_data = recipe.process.sigma_data or DEFAULT_SIGMA
+    widths = recipe.architecture.widths or (64, 128, 128)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(recipe.options.seed)
+        body = Discriminator(spec.shape[0], widths, len(spec.shape) - 1, outputs=len(spec.classes))
+    schedule, lower = SCHEDULES[recipe.process.schedule](), autocast_dtype(recipe.options.precision, device)
+    return NoisyClassifier(body, schedule, sigma_data, lower).to(device)
+
+
+def classification(recipe: Recipe, spec: Spec, device: torch.device) -> Classification:
+    """The task that trains it.
+
+    Raises:
+        ValueError: as :func:`classifier`, and for settings that it does not have.
+    """
+    _refuse(recipe.process, "weight", "unit", "a cross-entropy is in nats at every level")
+    _refuse(recipe.process, "coupling", "independent", "it predicts no noise")
+    law = LAWS[recipe.process.law](recipe.process.sigma_data or DEFAULT_SIGMA)
+    return Classification(classifier(recipe, spec, device), law)
 
 
 def dropped(process: Process, spec: Spec) -> Drop:

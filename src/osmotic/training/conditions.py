@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from osmotic.data.attributes import parse
 from osmotic.data.dataset import ports
 from osmotic.data.errors import closest, listed
 from osmotic.data.spec import Spec
+from osmotic.training.recipe import Recipe
 
 
 def told(spec: Spec, wanted: Mapping[str, Any], n: int) -> Condition:
@@ -87,3 +89,50 @@ def class_number(wanted: int | str | np.integer[Any], classes: Sequence[str]) ->
         hint = closest(str(wanted), classes) or "."
         raise ValueError(f"There is no class {wanted!r}; the {len(classes)} classes are {shown}{hint}")
     return number
+
+
+def refuse_unlearned(spec: Spec, recipe: Recipe, diagonal: bool, shown: Condition | None, guidance: float) -> None:
+    """Refuse what a model never learned: guidance without a class, "nothing" without dropped conditions.
+
+    Args:
+        spec: of its data.
+        recipe: of its training.
+        diagonal: whether it has a posterior mean.
+        shown: what it will be told.
+        guidance: the scale.
+
+    Raises:
+        ValueError: saying what to do instead.
+    """
+    if not math.isfinite(guidance):
+        raise ValueError(f"The guidance scale must be a finite number; got {guidance}.")
+    if shown is None and guidance != 1:
+        if not spec.parts:
+            raise ValueError(
+                "Guidance leads towards a class or a text, and this model was told neither; leave the guidance "
+                "scale at 1."
+            )
+        what = "a class" if spec.classes else "a text" if spec.captions else "an attribute"
+        raise ValueError(f"Guidance leads towards {what}; name one, or leave the guidance scale at 1.")
+    learned = None if recipe.student is None else recipe.student.scales
+    if learned is not None:
+        if not learned[0] <= guidance <= learned[1]:
+            raise ValueError(
+                f"This student learned guidance from {learned[0]:g} to {learned[1]:g}, not {guidance:g}; give a "
+                "scale between."
+            )
+        if shown is None and spec.parts:
+            raise ValueError("This student learned guidance towards a class; name one.")
+        return
+    if guidance != 1 and recipe.student is not None and not diagonal:
+        raise ValueError(
+            "Guidance leads the posterior mean, and this student has none; leave the guidance scale at 1, and "
+            f"distil the guided teacher (`osmotic distill --guidance {guidance:g}`, or --method guided for all "
+            "scales)."
+        )
+    nothing = bool(spec.parts) and (shown is None or guidance != 1)
+    if nothing and recipe.process.condition_dropout == 0:
+        raise ValueError(
+            "This model was trained with --condition-dropout 0, so it knows no 'nothing'; name a class and leave "
+            "the guidance scale at 1."
+        )

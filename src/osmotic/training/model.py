@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from osmotic.condition import Condition
 from osmotic.data.spec import Spec
@@ -24,7 +23,8 @@ from osmotic.schedules import Schedule
 from osmotic.times import Grid
 from osmotic.training import build, checkpoint
 from osmotic.training.chosen import Plan, choose, suggested_grid
-from osmotic.training.conditions import class_number, told
+from osmotic.training.classify import NoisyClassifier
+from osmotic.training.conditions import class_number, refuse_unlearned, told
 from osmotic.training.denoise import PLAYER
 from osmotic.training.errors import RunError
 from osmotic.training.recipe import Recipe
@@ -209,7 +209,7 @@ class Model:
         Raises:
             ValueError: for guidance that the model never learned.
         """
-        self._refuse_unlearned(shown, guidance)
+        refuse_unlearned(self.spec, self.recipe, self.denoiser.diagonal, shown, guidance)
         if negative is not None and guidance == 1:
             raise ValueError("A negative condition acts through guidance; give a guidance scale above 1.")
         denoiser = self.denoiser if schedule is None else Rescheduled(self.denoiser, schedule)
@@ -218,41 +218,6 @@ class Model:
                 raise ValueError("This student learned to lead away from nothing alone; leave out the negative.")
             return Scaled(denoiser, guidance)
         return denoiser if guidance == 1 else ClassifierFree(denoiser, guidance, negative)
-
-    def _refuse_unlearned(self, shown: Condition | None, guidance: float) -> None:
-        """Refuse what the model never learned: guidance without a class, "nothing" without dropped conditions."""
-        if not math.isfinite(guidance):
-            raise ValueError(f"The guidance scale must be a finite number; got {guidance}.")
-        if shown is None and guidance != 1:
-            if not self.spec.parts:
-                raise ValueError(
-                    "Guidance leads towards a class or a text, and this model was told neither; leave the guidance "
-                    "scale at 1."
-                )
-            what = "a class" if self.spec.classes else "a text" if self.spec.captions else "an attribute"
-            raise ValueError(f"Guidance leads towards {what}; name one, or leave the guidance scale at 1.")
-        learned = None if self.recipe.student is None else self.recipe.student.scales
-        if learned is not None:
-            if not learned[0] <= guidance <= learned[1]:
-                raise ValueError(
-                    f"This student learned guidance from {learned[0]:g} to {learned[1]:g}, not {guidance:g}; give a "
-                    "scale between."
-                )
-            if shown is None and self.spec.parts:
-                raise ValueError("This student learned guidance towards a class; name one.")
-            return
-        if guidance != 1 and self.recipe.student is not None and not self.denoiser.diagonal:
-            raise ValueError(
-                "Guidance leads the posterior mean, and this student has none; leave the guidance scale at 1, and "
-                f"distil the guided teacher (`osmotic distill --guidance {guidance:g}`, or --method guided for all "
-                "scales)."
-            )
-        nothing = bool(self.spec.parts) and (shown is None or guidance != 1)
-        if nothing and self.recipe.process.condition_dropout == 0:
-            raise ValueError(
-                "This model was trained with --condition-dropout 0, so it knows no 'nothing'; name a class and leave "
-                "the guidance scale at 1."
-            )
 
     def decode(self, x: Tensor) -> np.ndarray[Any, Any]:
         """Samples ``(n, *S)`` in the user's format: pictures (n, H, W, C) uint8, arrays in their own units."""
@@ -297,14 +262,40 @@ def load(directory: str | Path, weights: str | None = None, device: torch.device
     run = Run.open(directory)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     recipe, spec = stored(run)
+    if recipe.process.objective == build.CLASSIFIER:
+        raise RunError(f"{directory} is a classifier, which draws nothing; pass it to `osmotic sample --classifier`.")
+    denoiser = build.denoiser(recipe, spec, place)
+    step, name = _fill(denoiser, run, recipe, weights)
+    return Model(denoiser, spec, recipe, step, name, Tuning(run))
+
+
+def load_classifier(directory: str | Path, spec: Spec, device: torch.device | str | None = None) -> NoisyClassifier:
+    """The classifier of a run of ``--objective classifier``, for guiding a model of data of this description.
+
+    Raises:
+        RunError: if it is none, holds no whole checkpoint, or tells other classes apart than the model's data have.
+    """
+    run = Run.open(directory)
+    recipe, own = stored(run)
+    if recipe.process.objective != build.CLASSIFIER:
+        raise RunError(f"{directory} is no classifier; train one with `osmotic train DATA --objective classifier`.")
+    for name in ("shape", "encoding"):
+        if getattr(own, name) != getattr(spec, name):
+            raise RunError(f"{directory} reads other data than this model draws: their {name} differs.")
+    classifier = build.classifier(recipe, own, torch.device(device or "cpu"))
+    _fill(classifier, run, recipe, None)
+    return classifier.eval().requires_grad_(False)
+
+
+def _fill(module: nn.Module, run: Run, recipe: Recipe, weights: str | None) -> tuple[int, str]:
+    """Load the newest whole checkpoint into a module; its step and the name of the weights."""
     found = checkpoint.newest(run, lambda text: print(text, file=sys.stderr))
     if found is None:
-        raise RunError(f"{directory} has no checkpoint yet; train it further with --resume.")
+        raise RunError(f"{run.directory} has no checkpoint yet; train it further with --resume.")
     folder, manifest = found
     name = weights or (checkpoint.average_name(recipe.options.ema[0]) if recipe.options.ema else "model")
-    denoiser = build.denoiser(recipe, spec, place)
-    checkpoint.load_weights(folder, name, denoiser, PLAYER)
-    return Model(denoiser, spec, recipe, manifest.step, name, Tuning(run))
+    checkpoint.load_weights(folder, name, module, PLAYER)
+    return manifest.step, name
 
 
 def stored(run: Run) -> tuple[Recipe, Spec]:

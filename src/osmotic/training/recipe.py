@@ -35,6 +35,7 @@ Objective = Literal[
     "bound",
     "ncsn",
     "sliced-score",
+    "classifier",
     # few-step models from scratch: osmotic.distill
     "scm",
     "ct",
@@ -178,7 +179,7 @@ class Process(Frozen):
     objective: Objective = Field(
         "denoising",
         description="the loss; hybrid and bound also learn the variance of ancestral steps, ncsn and sliced-score are "
-        "score matching, the others make few-step models",
+        "score matching, classifier is for `osmotic sample --classifier`, the others make few-step models",
     )
 
     schedule: Schedule = Field("ve", description="the path from data to noise")
