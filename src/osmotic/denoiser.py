@@ -29,6 +29,7 @@ class Denoiser(nn.Module, ABC):
         diagonal: whether it knows the posterior mean (s = None), which every sampler but flow-map jumps needs.
         stops: the times, falling, that it alone can be evaluated at, as a few-step student may; None for all.
         latents: how many normal numbers it reads in ``cond.latent``; its estimate is then a draw from q(x0 | x_t).
+        consistent: whether its estimates meet ``x = alpha x0 + sigma eps``; only CFG++ renoises with another eps.
     """
 
     schedule: Schedule
@@ -37,11 +38,13 @@ class Denoiser(nn.Module, ABC):
     diagonal: bool = True
     stops: tuple[float, ...] | None = None
     latents: int = 0
+    consistent: bool = True
 
     def around(self, denoiser: Denoiser) -> None:
         """Take over what describes another denoiser: for wrappers on the same path."""
         self.schedule, self.target, self.start = denoiser.schedule, denoiser.target, denoiser.start
         self.diagonal, self.stops, self.latents = denoiser.diagonal, denoiser.stops, denoiser.latents
+        self.consistent = denoiser.consistent
 
     def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
         """Compute what depends on time alone for a whole grid at once; called by the sampling loop before its steps.
@@ -210,7 +213,7 @@ class Rescheduled(Denoiser):
     def __init__(self, denoiser: Denoiser, schedule: Schedule) -> None:
         super().__init__()
         self.denoiser, self.schedule, self.diagonal = denoiser, schedule, denoiser.diagonal
-        self.latents = denoiser.latents
+        self.latents, self.consistent = denoiser.latents, denoiser.consistent
         last = denoiser.schedule.log_snr(denoiser.start)
         here = schedule.log_snr(1.0)
         # Equal ends must give t = 1 exactly, not up to the rounding of two inversions.

@@ -1,7 +1,46 @@
-"""Guidance and constraints: functions from a denoiser to a denoiser."""
+"""Guidance and constraints: functions from a denoiser to a denoiser, in any order around each other.
 
+Scale 1 is the plain conditional and 0 the unconditional, everywhere. ``Threshold(Interval(ClassifierFree(denoiser,
+3.0), 0.2, 1.6), Dynamic())`` reads inside out: lead, at these levels only, and keep x0 in the range of the data. To add
+a guidance, write a :class:`Guidance` in its own file and enter it in the tests' catalogue, whose conformance tests then
+hold it.
+"""
+
+from osmotic.guidance.affine import Affine, Lead, composed, two_scales
+from osmotic.guidance.autoguidance import Autoguidance
+from osmotic.guidance.base import Guidance
+from osmotic.guidance.classifier import Classifier
 from osmotic.guidance.classifier_free import ClassifierFree
+from osmotic.guidance.energy import Energy
 from osmotic.guidance.inpaint import Inpaint
+from osmotic.guidance.interval import Interval
+from osmotic.guidance.plus_plus import CFGPlusPlus
+from osmotic.guidance.rescale import Rescale
 from osmotic.guidance.scaled import Scaled
+from osmotic.guidance.thresholding import Clip, Dynamic, Threshold
+from osmotic.guidance.views import Given, Shown, View, everything, nothing
 
-__all__ = ["ClassifierFree", "Inpaint", "Scaled"]
+__all__ = [
+    "Affine",
+    "Autoguidance",
+    "CFGPlusPlus",
+    "Classifier",
+    "ClassifierFree",
+    "Clip",
+    "Dynamic",
+    "Energy",
+    "Given",
+    "Guidance",
+    "Inpaint",
+    "Interval",
+    "Lead",
+    "Rescale",
+    "Scaled",
+    "Shown",
+    "Threshold",
+    "View",
+    "composed",
+    "everything",
+    "nothing",
+    "two_scales",
+]

@@ -34,6 +34,7 @@ class Sampler(ABC):
         aims: whether the denoiser is asked for a flow map (with s) and not for the posterior mean.
         remembers: whether a step hands on what the next one needs.
         draws: whether it hands latents to a denoiser that draws x0 instead of estimating its mean.
+        renoises: whether x_s is made of the estimate (and new noise) alone, ``alpha_s x0 + b eps``, without x.
         matrix_valued: whether a step only adds and multiplies alpha and sigma, and so runs where they are matrices
             (:mod:`osmotic.phase`) too.
     """
@@ -43,6 +44,7 @@ class Sampler(ABC):
     aims: bool = False
     remembers: bool = False
     draws: bool = False
+    renoises: bool = False
     matrix_valued: bool = False
     evaluations: int = 1
 
@@ -162,6 +164,11 @@ def refuse(sampler: Sampler, denoiser: Denoiser, times: Tensor) -> None:
         raise ValueError(
             f"{type(sampler).__name__} needs the posterior mean, which {type(denoiser).__name__}, a few-step model, "
             "has not; leave out the sampler to take the model's own."
+        )
+    if not (denoiser.consistent or sampler.renoises):
+        raise ValueError(
+            f"{type(sampler).__name__} reads x beside the estimate, and {type(denoiser).__name__} with CFGPlusPlus in "
+            "it renoises with an eps that does not belong to x; use the sampler 'ddim' or 'ddpm', or ClassifierFree."
         )
     if denoiser.schedule.matrix_valued and not sampler.matrix_valued:
         raise ValueError(

@@ -29,6 +29,7 @@ class DDIM(Sampler):
     """
 
     order = 1
+    renoises = True
 
     def __init__(self, eta: float = 0.0) -> None:
         if not 0 <= eta <= 1:
@@ -74,6 +75,7 @@ class DDPM(Sampler):
     order = 1
     stochastic = True
     draws = True
+    renoises = True
 
     def __init__(self, v: float = 0.0) -> None:
         if not 0 <= v <= 1:
