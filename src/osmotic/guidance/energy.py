@@ -79,7 +79,7 @@ def tilted(
             return plain
         change: Number = scale * sigma**2 / alpha
     else:
-        alpha, sigma, scale = (torch.as_tensor(n, device=x.device) for n in (alpha, sigma, scale))
+        alpha, sigma, scale = (torch.as_tensor(n, dtype=torch.float64, device=x.device) for n in (alpha, sigma, scale))
         change = torch.where(alpha == 0, 0.0, scale * sigma**2 / torch.where(alpha == 0, 1.0, alpha))
     gradient = _gradient(log_weight, x, t)
     of_x0, of_eps = like(x, change, change * (alpha / sigma))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -58,10 +59,10 @@ class Dynamic:
             )
 
     def __call__(self, x0: Tensor) -> Tensor:
-        size = x0.abs().flatten(1)
-        size = size if size.dtype in (torch.float32, torch.float64) else size.float()
-        limit = torch.quantile(size, self.quantile, dim=1).clamp(min=self.bound).to(x0)
-        limit = limit.reshape(-1, *[1] * (x0.ndim - 1))
+        sizes = x0.abs().flatten(1).sort(1).values
+        place = self.quantile * (sizes.shape[1] - 1)  # between two of them, linearly
+        limit = torch.lerp(sizes[:, math.floor(place)], sizes[:, math.ceil(place)], place % 1)
+        limit = limit.clamp(min=self.bound).reshape(-1, *[1] * (x0.ndim - 1))
         return torch.minimum(torch.maximum(x0, -limit), limit) * (self.bound / limit)
 
 

@@ -24,6 +24,7 @@ class Euler(Sampler):
 
     order = 1
     matrix_valued = True
+    renoises = True
 
     def step(
         self,
