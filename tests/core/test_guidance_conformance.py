@@ -349,7 +349,7 @@ def test_samplers_that_read_x_refuse_cfgplusplus(name):
     if SAMPLERS[name]().renoises:
         assert torch.isfinite(sample(SAMPLERS[name](), denoiser, x, grid, COND, torch.Generator())).all()
         return
-    with pytest.raises(ValueError, match="renoises with an eps that does not belong to x; use the sampler 'ddim'"):
+    with pytest.raises(ValueError, match="renoises with does not belong to x; use the sampler 'ddim'"):
         next(trajectory(SAMPLERS[name](), denoiser, x, grid, COND))
 
 

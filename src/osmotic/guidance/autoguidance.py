@@ -18,8 +18,9 @@ class Autoguidance(Guidance):
     """``bad + scale (good - bad)`` under the same condition (Karras et al. 2024, arXiv 2406.02507).
 
     The bad one is smaller, less trained or otherwise degraded in the same way as the good one is imperfect; what it
-    lacks is then pushed out, without the loss of variety that leading away from the unconditional costs. scale = 1 is
-    the good one alone, 0 the bad one alone, each at one forward; else each takes its own.
+    lacks more is pushed out, and by their measurements without the loss of variety that leading away from the
+    unconditional costs. scale = 1 is the good one alone, 0 the bad one alone, each at one forward; else each takes its
+    own.
 
     Args:
         good: the denoiser to be improved, guided or not.

@@ -59,8 +59,8 @@ class Classifier(Guidance):
 
         def log_weight(y: Tensor, time: Tensor) -> Tensor:
             of_classes = torch.log_softmax(self.classifier(y, time), dim=1)
-            found = of_classes.gather(1, labels[:, None].clone())[:, 0]
-            return found if keep is None else torch.where(keep.clone(), found, 0.0)
+            found = of_classes.gather(1, labels[:, None])[:, 0]
+            return found if keep is None else torch.where(keep, found, 0.0)
 
         return plain, tilted(self, plain, log_weight, self.scale, x, t, s)
 

@@ -91,14 +91,11 @@ def _gradient(log_weight: Potential, x: Tensor, t: Tensor) -> Tensor:
 
     def total(y: Tensor) -> Tensor:
         size = len(y)
-        time = y.new_full((size,), t.number) if isinstance(t, Level) else t.to(y, copy=True).expand(size)
+        time = y.new_full((size,), t.number) if isinstance(t, Level) else t.to(y).expand(size)
         found = log_weight(y, time)
         if found.shape != y.shape[:1]:
             raise ValueError(f"An energy gives one number per sample, ({len(y)},); this one gave {tuple(found.shape)}.")
         return found.sum()
 
-    gradient: Callable[[Tensor], Tensor] = torch.func.grad(total)
-    if not torch.is_inference_mode_enabled():
-        return gradient(x)
-    with torch.inference_mode(False), torch.no_grad():
-        return gradient(x.clone())  # a tensor made there cannot be differentiated
+    gradient: Tensor = torch.func.grad(total)(x)  # autograd.grad would need a graph, which sampling switches off
+    return gradient

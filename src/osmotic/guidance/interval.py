@@ -18,8 +18,8 @@ from osmotic.schedules import Number
 class Interval(Guidance):
     """Guided where ``low < sigma / alpha <= high``, the plain conditional elsewhere.
 
-    Guidance at high noise loses variety and at low noise does nothing, so that leaving it out improves and saves
-    (Kynkäänniemi et al. 2024, arXiv 2404.07724; ``(0.19, 1.61]`` was best for EDM2-XXL). Outside one plain forward is
+    Guidance harms variety at high noise and does little at low noise, so that leaving it out there improves and saves
+    (Kynkäänniemi et al. 2024, arXiv 2404.07724, who use ``(0.19, 1.61]`` for EDM2-XXL). Outside one plain forward is
     taken. Where every sample has its own time both are taken, in the guidance's own forward, and each sample keeps what
     is its own: which is which stays on the device.
 

@@ -19,9 +19,9 @@ class Rescale(Guidance):
 
     The standard deviation is each sample's, over all its elements. It is taken of x0, the clean sample: over-exposure
     is a fault of that, its spread means the same at every level, and the result does not depend on what the network
-    outputs. Lin et al. 2023 (arXiv 2305.08891) rescale the output itself, there v, and others do it to eps, where it is
-    another method: at high noise every eps has the spread of the noise, and nothing happens. The plain estimate is one
-    of the guidance's own forward.
+    outputs (Lin et al. 2023, arXiv 2305.08891, for the idea). The usual codes rescale whatever the network outputs,
+    which is another method for each target: at high noise every eps has the spread of the noise, and nothing happens.
+    The plain estimate is one of the guidance's own forward.
 
     Args:
         denoiser: a guidance, such as :class:`~osmotic.guidance.ClassifierFree`.

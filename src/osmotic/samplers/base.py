@@ -167,8 +167,8 @@ def refuse(sampler: Sampler, denoiser: Denoiser, times: Tensor) -> None:
         )
     if not (denoiser.consistent or sampler.renoises):
         raise ValueError(
-            f"{type(sampler).__name__} reads x beside the estimate, and {type(denoiser).__name__} with CFGPlusPlus in "
-            "it renoises with an eps that does not belong to x; use the sampler 'ddim' or 'ddpm', or ClassifierFree."
+            f"{type(sampler).__name__} reads x beside the estimate, and the eps that CFG++ renoises with does not "
+            "belong to x; use the sampler 'ddim' or 'ddpm', or guide by ClassifierFree."
         )
     if denoiser.schedule.matrix_valued and not sampler.matrix_valued:
         raise ValueError(
