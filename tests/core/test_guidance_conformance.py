@@ -247,7 +247,7 @@ def test_gradients_flow_to_the_samples(names):
     torch.autograd.gradcheck(lambda y: tuple(denoiser(y, t, COND[:2])), (x,), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("names", [pair for pair in PAIRS if pair[0] != pair[1]], ids="-in-".join)
+@pytest.mark.parametrize("names", TOWERS, ids="-".join)
 def test_gradients_flow_to_the_network(names):
     denoiser, x, t = build(names, Cosine(), NEURAL), draws(B, D).float(), torch.tensor(0.5)
     denoiser(x, t, COND).at(0.6, 0.8).square().sum().backward()
@@ -257,7 +257,7 @@ def test_gradients_flow_to_the_network(names):
     assert any(g.abs().max() > 0 for g in found)
 
 
-@pytest.mark.parametrize("names", PAIRS, ids="-in-".join)
+@pytest.mark.parametrize("names", [pair for pair in PAIRS if {"classifier", "energy"} & {*pair}], ids="-in-".join)
 def test_without_gradients_and_in_inference_mode_the_estimate_is_the_same(names):
     denoiser, x, t = build(names, VP()), draws(B, D), torch.linspace(0.1, 0.9, B, dtype=torch.float64)
     usual = denoiser(x, t, COND)
