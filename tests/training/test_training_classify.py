@@ -102,7 +102,7 @@ def test_training_finds_the_posterior(points, tmp_path):
     data = run.data()
     from osmotic.data.spec import Spec
 
-    classifier = load_classifier(run.directory, Spec.model_validate(data))
+    classifier, _ = load_classifier(run.directory, Spec.model_validate(data))
     scale = torch.tensor(data["encoding"]["std"])
     mean = torch.tensor(data["encoding"]["mean"])
     standard = GaussianMixture(

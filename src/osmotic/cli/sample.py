@@ -15,6 +15,7 @@ import tyro
 from pydantic import Field
 
 from osmotic.cli.flags import UsageError, build, flags, given, parse
+from osmotic.cli.guiding import Guiding, guide
 from osmotic.cli.wanted import Wanted, away, told
 from osmotic.data.errors import plural
 from osmotic.training.errors import RunError
@@ -74,6 +75,7 @@ class Sampling(Frozen):
 
 Flags = flags(Sampling, "sampling")
 What = flags(Wanted, "what is wanted")
+How = flags(Guiding, "guidance")
 
 
 @dataclass
@@ -84,6 +86,8 @@ class Sample:
     """directory of a run, which `osmotic train` or `osmotic distill` made"""
     wanted: What = field(default_factory=What)  # type: ignore[valid-type]
     """what the samples should be"""
+    guiding: How = field(default_factory=How)  # type: ignore[valid-type]
+    """how samples are led, besides --guidance"""
     sampling: Flags = field(default_factory=Flags)  # type: ignore[valid-type]
     """how samples are drawn"""
 
@@ -92,30 +96,36 @@ def main(words: list[str]) -> int:
     """Parse, load, sample, write, say where."""
     command = parse(Sample, "sample", words)
     settings, wanted = build(Sampling, given(command.sampling)), build(Wanted, given(command.wanted))
+    guiding = build(Guiding, given(command.guiding))
     out = place(command.run, settings)
     from osmotic.training.run import Run
 
     Run.open(command.run)  # a wrong directory is refused before torch is imported
+    import torch
     from tqdm import tqdm
 
+    from osmotic.condition import Condition
     from osmotic.report.samples import draw, write
     from osmotic.training.model import load
 
     model = load(command.run, settings.weights)
-    cond, labels, rows = asked(model, wanted, settings.count)
-    plan = planned(model, settings)
+    spec, lent = classed(model.spec, guiding)
+    cond, labels, rows = asked(spec, wanted, settings.count)
+    around, scale = guide(model, guiding, settings.guidance, model.condition(away(spec, wanted), 1, 0, 1))
+    plan = planned(model, settings, guiding)
     if plan.tuned is not None:
         print(spoken_choice(model, plan.tuned, settings.guidance), file=sys.stderr)
     with tqdm(total=settings.count, desc="sampling", unit="sample", delay=2, leave=False) as bar:
         x = model.sample(
             settings.count,
-            cond,
-            settings.guidance,
+            Condition(vector=torch.tensor(labels)) if lent else cond,
+            scale,
             plan.sampler,
             plan.steps,
             settings.seed,
             grid=plan.grid,
-            negative=away(model.spec, wanted),
+            negative=None if guiding.plus_plus else away(spec, wanted),
+            guide=around,
             batch_size=settings.batch_size,
             progress=bar.update,
         )
@@ -124,21 +134,23 @@ def main(words: list[str]) -> int:
     arrays = x.cpu().numpy()
     order = range(settings.count) if labels is None else sorted(range(settings.count), key=lambda i: (labels[i], i))
     with fresh(out) as folder:
-        paths = write(arrays, model.spec, folder, labels, notes, attributes(model.spec, cond, settings.count))
+        paths = write(
+            arrays, model.spec, folder, None if lent else labels, notes, attributes(model.spec, cond, settings.count)
+        )
         paths.append(draw(model.spec.decode(arrays[list(order)]), model.spec, folder / "grid.png", rows))
     for path in paths:
         print(out / path.relative_to(folder))
     return 0
 
 
-def planned(model: Model, settings: Sampling) -> Plan:
+def planned(model: Model, settings: Sampling, guiding: Guiding) -> Plan:
     """How the samples are drawn.
 
     Raises:
         UsageError: for a stored choice that cannot be used, naming its file.
     """
     try:
-        plan = model.plan(solver(model, settings), settings.steps, settings.grid, settings.nfe)
+        plan = model.plan(solver(model, settings, guiding), settings.steps, settings.grid, settings.nfe)
         if plan.tuned is not None:
             plan.grid(model.denoiser.schedule, plan.steps, model.denoiser.start)
     except RunError:
@@ -156,14 +168,14 @@ def planned(model: Model, settings: Sampling) -> Plan:
     return plan
 
 
-def solver(model: Model, settings: Sampling) -> str | Gamma | None:
-    """The sampler that was asked for: a name, or gamma-sampling.
+def solver(model: Model, settings: Sampling, guiding: Guiding) -> str | Gamma | None:
+    """The sampler that was asked for: a name, or gamma-sampling; with CFG++ DDIM, which it is made for, if none was.
 
     Raises:
         UsageError: for both, and for gamma where the model is no flow map.
     """
     if settings.gamma is None:
-        return settings.sampler
+        return settings.sampler or ("ddim" if guiding.plus_plus else None)
     if settings.sampler is not None:
         raise UsageError("--gamma is a sampler of its own; leave out --sampler.")
     if model.recipe.student is None or model.recipe.student.form != "flow-map":
@@ -220,11 +232,20 @@ def fresh(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def asked(model: Model, wanted: Wanted, count: int) -> tuple[dict[str, Any] | None, list[int] | None, list[str]]:
+def classed(spec: Spec, guiding: Guiding) -> tuple[Spec, bool]:
+    """The data as they can be asked for, and whether their classes are lent by a classifier."""
+    if guiding.classifier is None or spec.classes is not None:
+        return spec, False
+    from osmotic.training.model import stored
+    from osmotic.training.run import Run
+
+    return spec.model_copy(update={"classes": stored(Run.open(guiding.classifier))[1].classes}), True
+
+
+def asked(spec: Spec, wanted: Wanted, count: int) -> tuple[dict[str, Any] | None, list[int] | None, list[str]]:
     """What the model is told, the class of each sample, and names for the rows of the grid where rows are alike."""
     from osmotic.training.conditions import class_number
 
-    spec = model.spec
     cond = told(spec, wanted, count)
     if cond is None or "class" not in cond:
         texts = list(dict.fromkeys(wanted.prompt or ()))

@@ -18,6 +18,7 @@ from osmotic.guidance.plus_plus import CFGPlusPlus
 from osmotic.guidance.rescale import Rescale
 from osmotic.guidance.scaled import Scaled
 from osmotic.guidance.thresholding import Clip, Dynamic, Threshold
+from osmotic.guidance.untold import Untold
 from osmotic.guidance.views import Given, Shown, View, everything, nothing
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Scaled",
     "Shown",
     "Threshold",
+    "Untold",
     "View",
     "composed",
     "everything",

@@ -36,6 +36,7 @@ __all__ = ["Model", "Told", "class_number", "load", "stored", "suggested_grid"]
 Labels = int | str | Sequence[int | str] | Tensor | np.ndarray
 Told = Labels | Condition | Mapping[str, Any]
 """What a person may say of the samples that are wanted."""
+Guide = Callable[[Denoiser], Denoiser]
 
 
 class Model:
@@ -80,6 +81,7 @@ class Model:
         nfe: int | None = None,
         schedule: Schedule | None = None,
         negative: Told | None = None,
+        guide: Guide | None = None,
         first: int = 0,
         batch_size: int = 256,
         progress: Callable[[int], object] | None = None,
@@ -101,6 +103,8 @@ class Model:
             nfe: sample as the run was tuned for this budget of evaluations.
             schedule: sample on this path instead of the one it was trained on.
             negative: what guidance leads away from, as ``cond``; "nothing" by default.
+            guide: puts pieces of :mod:`osmotic.guidance` around the denoiser (with ``guidance`` other than 1 around its
+                classifier-free guidance): ``lambda inner: Interval(inner, 0.2, 1.6)``.
             first: number of the first sample.
             batch_size: samples at a time; it changes memory, not results.
             progress: called with the number of samples that were finished.
@@ -125,6 +129,7 @@ class Model:
                 grid=plan.grid,
                 schedule=schedule,
                 negative=self.condition(negative, n, start, count),
+                guide=guide,
                 first=first + start,
             )
             done.append(last)
@@ -145,11 +150,13 @@ class Model:
         nfe: int | None = None,
         schedule: Schedule | None = None,
         negative: Told | None = None,
+        guide: Guide | None = None,
         first: int = 0,
     ) -> Iterator[Tensor]:
         """The ``steps + 1`` points from noise to samples, each ``(n, *S)``; arguments as in :meth:`sample`."""
         shown = self.condition(cond, n, 0, n)
         denoiser = self.guided(shown, guidance, schedule, self.condition(negative, n, 0, n))
+        denoiser = denoiser if guide is None else guide(denoiser)
         plan = self._warned(self.plan(sampler, steps, grid, nfe, schedule))
         times = plan.grid(denoiser.schedule, plan.steps, denoiser.start)
         keyed = generators(seed, range(first, first + n), self.device)
@@ -269,8 +276,10 @@ def load(directory: str | Path, weights: str | None = None, device: torch.device
     return Model(denoiser, spec, recipe, step, name, Tuning(run))
 
 
-def load_classifier(directory: str | Path, spec: Spec, device: torch.device | str | None = None) -> NoisyClassifier:
-    """The classifier of a run of ``--objective classifier``, for guiding a model of data of this description.
+def load_classifier(
+    directory: str | Path, spec: Spec, device: torch.device | str | None = None
+) -> tuple[NoisyClassifier, Spec]:
+    """The classifier of a run of ``--objective classifier`` and its data, for guiding a model of data like ``spec``.
 
     Raises:
         RunError: if it is none, holds no whole checkpoint, or tells other classes apart than the model's data have.
@@ -284,7 +293,7 @@ def load_classifier(directory: str | Path, spec: Spec, device: torch.device | st
             raise RunError(f"{directory} reads other data than this model draws: their {name} differs.")
     classifier = build.classifier(recipe, own, torch.device(device or "cpu"))
     _fill(classifier, run, recipe, None)
-    return classifier.eval().requires_grad_(False)
+    return classifier.eval().requires_grad_(False), own
 
 
 def _fill(module: nn.Module, run: Run, recipe: Recipe, weights: str | None) -> tuple[int, str]:

@@ -1,0 +1,119 @@
+"""Flags that say how samples are led besides ``--guidance`` (torch-free until used)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from osmotic.cli.flags import UsageError
+from osmotic.training.recipe import Frozen
+
+if TYPE_CHECKING:
+    from osmotic.condition import Condition
+    from osmotic.denoiser import Denoiser
+    from osmotic.training.model import Model
+
+    Guide = Callable[[Denoiser], Denoiser]
+
+
+class Guiding(Frozen):
+    """Guidance besides its scale; all of it can be combined."""
+
+    interval: tuple[float, float] | None = Field(
+        None, description="guide only where sigma / alpha lies between LOW and HIGH, which saves half of the rest"
+    )
+    rescale: float | None = Field(
+        None, ge=0, le=1, description="share by which guided estimates get the plain ones' deviation back (about 0.7)"
+    )
+    plus_plus: bool = Field(
+        False, description="CFG++: renoise with the unconditional noise; --guidance is its lambda, in 0 to 1"
+    )
+    autoguidance: Path | None = Field(None, description="run of a weaker model of the same data, to lead away from")
+    autoguidance_scale: float = Field(2.0, description="by how much; 1 is the model alone")
+    classifier: Path | None = Field(
+        None, description="run of `osmotic train --objective classifier`, which leads to the class"
+    )
+    classifier_scale: float = Field(1.0, description="by how much; 1 is the conditional, for a right classifier")
+    threshold: Literal["static", "dynamic"] | None = Field(
+        None, description="keep estimates of pictures in their range: cut off, or by percentile"
+    )
+
+
+def guide(model: Model, guiding: Guiding, scale: float, negative: Condition | None) -> tuple[Guide | None, float]:
+    """What is put around the denoiser, None for nothing, and the scale that is left for classifier-free guidance.
+
+    Raises:
+        UsageError: for pieces that do not go together.
+    """
+    pieces = list(_pieces(model, guiding, scale, negative))
+    if not pieces:
+        return None, scale
+
+    def around(denoiser: Denoiser) -> Denoiser:
+        for piece in pieces:
+            denoiser = piece(denoiser)
+        return denoiser
+
+    return around, 1.0 if guiding.plus_plus else scale
+
+
+def _pieces(model: Model, guiding: Guiding, scale: float, negative: Condition | None) -> list[Guide]:
+    """From the inside out."""
+    from osmotic import guidance
+
+    led = guiding.plus_plus or guiding.classifier or guiding.autoguidance or scale != 1
+    for name, said in (("--interval", guiding.interval), ("--rescale", guiding.rescale)):
+        if said is not None and not led:
+            raise UsageError(f"{name} changes guidance, and there is none; give a --guidance above 1.")
+    pieces: list[Guide] = []
+    if guiding.plus_plus:
+        if guiding.rescale is not None or guiding.threshold is not None:
+            raise UsageError("--plus-plus renoises with another noise, which --rescale and --threshold would undo.")
+        pieces.append(lambda inner: guidance.CFGPlusPlus(inner, scale, negative))
+    if guiding.autoguidance is not None:
+        bad = _bad(model, guiding.autoguidance)
+        pieces.append(lambda inner: guidance.Autoguidance(inner, bad, guiding.autoguidance_scale))
+    if guiding.classifier is not None:
+        pieces.append(_classifier(model, guiding.classifier, guiding.classifier_scale))
+    if guiding.rescale is not None:
+        share = guiding.rescale
+        pieces.append(lambda inner: guidance.Rescale(inner, share))
+    if guiding.interval is not None:
+        low, high = guiding.interval
+        pieces.append(lambda inner: guidance.Interval(inner, low, high))
+    if guiding.threshold is not None:
+        if model.spec.kind != "images":
+            raise UsageError("--threshold keeps pictures in their range, and these data are none; leave it out.")
+        limit: Any = guidance.Clip() if guiding.threshold == "static" else guidance.Dynamic()
+        pieces.append(lambda inner: guidance.Threshold(inner, limit))
+    return pieces
+
+
+def _bad(model: Model, run: Path) -> Denoiser:
+    """The weaker model of autoguidance."""
+    from osmotic.training.model import load
+
+    bad = load(run, device=model.device)
+    for name in ("shape", "encoding", "classes", "attributes", "captions"):
+        if getattr(bad.spec, name) != getattr(model.spec, name):
+            raise UsageError(f"{run} draws other data than this model, their {name} differs; name a run of the same.")
+    return bad.denoiser
+
+
+def _classifier(model: Model, run: Path, scale: float) -> Guide:
+    """Guidance by a classifier; a model without classes is not told them."""
+    from osmotic import guidance
+    from osmotic.training.model import load_classifier
+
+    classifier, spec = load_classifier(run, model.spec, model.device)
+    if model.spec.classes not in (None, spec.classes):
+        raise UsageError(f"{run} tells other classes apart than this model draws.")
+
+    def around(inner: Denoiser) -> Denoiser:
+        told = guidance.Untold(inner) if model.spec.classes is None else inner
+        return guidance.Classifier(told, classifier.on(inner.schedule), scale)
+
+    return around
