@@ -23,6 +23,7 @@ LAYERS = [
     {"flow_map"},
     {"oracles", "samplers", "guidance", "objectives", "fokker_planck"},
     {"times", "likelihood", "inversion", "dequantize", "phase"},
+    {"adapters"},
     {"training"},
     {"distill"},
     {"recipes"},
@@ -34,7 +35,7 @@ RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 # Leaves know nothing of diffusion; the only thing of ours they may import is named here.
 LEAVES = {"nn": {"condition"}, "data": set(), "metrics": set(), "report": {"data"}}
 # From this layer on, leaves may be imported.
-FIRST_WITH_LEAVES = RANK["training"]
+FIRST_WITH_LEAVES = RANK["adapters"]
 
 
 # The FID network's published file is a .pth: only tensors are unpickled, after its whole checksum was found right.

@@ -106,26 +106,55 @@ class DiT(nn.Module):
         self.modulate = zero(nn.Linear(vector, 2 * width))
         self.out = zero(nn.Linear(width, (out_channels or channels) * cells))
 
-    def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None, aim: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        time: Tensor,
+        cond: Condition | None = None,
+        aim: Tensor | None = None,
+        *,
+        residuals: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """One evaluation: x ``(B, channels, *S)``, time ``(B,)`` of order 0..1000, to the shape of x.
 
-        Flow maps also say the time aimed at, ``aim`` ``(B,)``.
+        Flow maps also say the time aimed at, ``aim`` ``(B,)``; what controls a frozen network (a ControlNet) adds its
+        ``residuals`` ``(B, N, width)`` to what the first blocks give, one to each.
+        """
+        self.check(x)
+        context: Context = self.embedding(x, time, cond, aim)
+        h, shown = self.embed(x, context)
+        added = [] if residuals is None else residuals
+        if len(added) > len(self.blocks):
+            raise ValueError(f"This DiT has {len(self.blocks)} blocks to add to, found {len(added)} residuals.")
+        for index, block in enumerate(self.blocks):
+            h = block(h, context, shown)
+            if index < len(added):
+                h = h + added[index]
+        scale, shift = self.modulate(context.vector).unsqueeze(1).chunk(2, dim=-1)
+        y = unpatchify(self.out(modulate(h, scale, shift)), self.patch, x.shape[2:])
+        return hide(y, None if context.valid is None else context.valid.unsqueeze(1))
+
+    def check(self, x: Tensor) -> None:
+        """Refuse samples of another shape.
+
+        Raises:
+            ValueError: saying which shape it takes.
         """
         if x.dim() != len(self.patch) + 2 or x.shape[1] != self.channels:
             raise ValueError(
                 f"This DiT takes (batch, {self.channels}, ...) with {len(self.patch)} position axes, "
                 f"found {tuple(x.shape)}."
             )
-        context: Context = self.embedding(x, time, cond, aim)
+
+    def embed(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor | None]:
+        """What the first block reads: the patches with their positions ``(B, N, width)``, and which hold a real
+        position ``(B, N)``, None for all.
+        """
         valid = None if context.valid is None else context.valid.unsqueeze(1)
         h = hide(x if context.image is None else torch.cat([x, context.image], dim=1), valid)
         h = self.stem(patchify(h, self.patch))
         h = h + sincos(grid(x.shape[2:], self.patch), self.width, x.device).to(h.dtype)
-        shown = None if valid is None else patchify(valid, self.patch).any(dim=-1)
-        for block in self.blocks:
-            h = block(h, context, shown)
-        scale, shift = self.modulate(context.vector).unsqueeze(1).chunk(2, dim=-1)
-        return hide(unpatchify(self.out(modulate(h, scale, shift)), self.patch, x.shape[2:]), valid)
+        return h, None if valid is None else patchify(valid, self.patch).any(dim=-1)
 
 
 def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

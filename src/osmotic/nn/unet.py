@@ -65,6 +65,7 @@ class UNet(nn.Module):
         super().__init__()
         _check(widths, ndim, blocks, attention)
         self.channels = channels
+        self.widths = tuple(widths)
         self.ndim = ndim
         self.embedding = Embedding(4 * widths[0]) if embedding is None else embedding
         tokens = None if self.embedding.tokens is None else self.embedding.width
@@ -89,27 +90,66 @@ class UNet(nn.Module):
         self.norm = GroupNorm(widths[0])
         self.out = zero(convolution(ndim, widths[0], out_channels or channels, 3))
 
-    def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None, aim: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        time: Tensor,
+        cond: Condition | None = None,
+        aim: Tensor | None = None,
+        *,
+        residuals: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """One evaluation: x ``(B, channels, *S)``, time ``(B,)`` of order 0..1000, to the shape of x.
 
-        Flow maps also say the time aimed at, ``aim`` ``(B,)``.
+        Flow maps also say the time aimed at, ``aim`` ``(B,)``; what controls a frozen network (a ControlNet) adds its
+        ``residuals`` to the features that :meth:`encode` gives, one to each.
+        """
+        self.check(x)
+        context: Context = self.embedding(x, time, cond, aim)
+        valid = self.valid(context)
+        features = self.encode(x, context, valid)
+        if residuals is not None:
+            if len(residuals) != len(features):
+                raise ValueError(
+                    f"This U-Net has {len(features)} features to add to, found {len(residuals)} residuals."
+                )
+            features = [f + r for f, r in zip(features, residuals, strict=True)]
+        *skips, h = features
+        h = self._ascend(h, skips, context, valid)
+        h = F.silu(self.norm(h, valid[0]))
+        return hide(self.out(hide(h, valid[0])), valid[0])
+
+    def check(self, x: Tensor) -> None:
+        """Refuse samples of another shape.
+
+        Raises:
+            ValueError: saying which shape it takes.
         """
         if x.dim() != self.ndim + 2 or x.shape[1] != self.channels:
             raise ValueError(
                 f"This U-Net takes (batch, {self.channels}, ...) with {self.ndim} position axes, "
                 f"found {tuple(x.shape)}."
             )
-        context: Context = self.embedding(x, time, cond, aim)
-        valid = self._valid(context)
+
+    def encode(
+        self, x: Tensor, context: Context, valid: Sequence[Tensor | None], hint: Tensor | None = None
+    ) -> list[Tensor]:
+        """The way down: what is handed across to the way up, the finest first, and last what the middle gives.
+
+        Args:
+            x: ``(B, channels, *S)``.
+            context: of x.
+            valid: of each level, from :meth:`valid`.
+            hint: ``(B, widths[0], *S)``, added to the first convolution's output.
+        """
         h = x if context.image is None else torch.cat([x, context.image], dim=1)
-        h, skips = self._descend(self.stem(hide(h, valid[0])), context, valid)
+        h = self.stem(hide(h, valid[0]))
+        h, skips = self._descend(h if hint is None else h + hint, context, valid)
         for stage in self.middle:
             h = stage(h, context, valid[-1])
-        h = self._ascend(h, skips, context, valid)
-        h = F.silu(self.norm(h, valid[0]))
-        return hide(self.out(hide(h, valid[0])), valid[0])
+        return [*skips, h]
 
-    def _valid(self, context: Context) -> list[Tensor | None]:
+    def valid(self, context: Context) -> list[Tensor | None]:
         """The real positions ``(B, 1, *S)`` of each level."""
         if context.valid is None:
             return [None] * len(self.down)
@@ -118,7 +158,7 @@ class UNet(nn.Module):
             masks.append(shrink_valid(masks[-1]))
         return [*masks]
 
-    def _descend(self, h: Tensor, context: Context, valid: list[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
+    def _descend(self, h: Tensor, context: Context, valid: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
         skips = []
         for level, stages in enumerate(self.down):
             if level:
@@ -128,7 +168,7 @@ class UNet(nn.Module):
                 skips.append(h)
         return h, skips
 
-    def _ascend(self, h: Tensor, skips: list[Tensor], context: Context, valid: list[Tensor | None]) -> Tensor:
+    def _ascend(self, h: Tensor, skips: list[Tensor], context: Context, valid: Sequence[Tensor | None]) -> Tensor:
         for level in reversed(range(len(self.up))):
             if level < len(self.up) - 1:
                 h = grow(h, skips[-1].shape[2:])

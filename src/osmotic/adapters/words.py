@@ -1,0 +1,122 @@
+"""Textual inversion: new words and new classes, learned as rows of a table while everything else stays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from osmotic.adapters.errors import AdapterError
+from osmotic.adapters.files import Header, fingerprint, read, write
+from osmotic.adapters.table import Table
+from osmotic.nn.ports import Labels, Vocabulary
+
+
+class WordsHeader(Header):
+    """What a file of new words says of itself."""
+
+    kind: Literal["words"] = "words"
+    port: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Words:
+    """New words (or classes) of a network.
+
+    Args:
+        network: that reads them.
+        port: the name of the table's port in it.
+        ids: what stands for each in ``cond.tokens`` or ``cond.vector``.
+        rows: ``(n, width)``, in the order of the ids; the only weights that learn.
+    """
+
+    network: nn.Module
+    port: str
+    ids: dict[str, int]
+    rows: nn.Parameter
+
+    def save(self, path: str | Path) -> None:
+        """Store them as a safetensors file.
+
+        Raises:
+            AdapterError: if it cannot be written.
+        """
+        header = WordsHeader(base=fingerprint(self.network), port=self.port, words=tuple(self.ids))
+        write(path, header, {"rows": self.rows})
+
+
+def learn(network: nn.Module, port: Labels | Vocabulary, words: Mapping[str, int]) -> Words:
+    """Give a network new words (a port of tokens) or classes (a port of labels) to learn.
+
+    Gal et al. 2022 (arXiv 2208.01618). The whole network is frozen but for the new rows, so a training step cannot move
+    anything else. Known ids keep their meaning bit for bit; the new ones follow the last known one.
+
+    Args:
+        network: that is taught; from now on only these rows of it require gradients.
+        port: its port: ``network.embedding.vector`` or ``network.embedding.tokens.embed``.
+        words: the new words, each with the known id whose row it begins as, the most alike.
+
+    Raises:
+        ValueError: for no words, one that is there already, an id that is not known, or a port of another network.
+    """
+    _refuse(port, words)
+    begin = torch.tensor(list(words.values()), device=port.table.weight.device)
+    return _extend(network, _name(network, port), port, list(words), port.table(begin))
+
+
+def load(path: str | Path, network: nn.Module) -> Words:
+    """Give a network the words of a file.
+
+    Raises:
+        ValueError: if it has a word of the same name already.
+        AdapterError: if the file is damaged or was made for another network.
+    """
+    header, tensors = read(path, WordsHeader, network)
+    port = dict(network.named_modules()).get(header.port)
+    rows = tensors.get("rows")
+    if not isinstance(port, Labels | Vocabulary) or rows is None or len(tensors) != 1:
+        raise AdapterError(f"{path} is damaged: it holds no rows for a table of this network; take another copy.")
+    if rows.shape != (len(set(header.words)), port.table.embedding_dim):
+        raise AdapterError(f"{path} is damaged: it does not hold a row for each word; take another copy.")
+    _refuse(port, dict.fromkeys(header.words, 0))
+    return _extend(network, header.port, port, list(header.words), rows.to(port.table.weight))
+
+
+def _extend(network: nn.Module, name: str, port: Labels | Vocabulary, words: list[str], rows: torch.Tensor) -> Words:
+    if not isinstance(port.table, Table):
+        port.table = Table(port.table, _count(port))
+    network.requires_grad_(False)
+    parameter = port.table.add(words, rows)
+    if isinstance(port, Labels):
+        port.classes += len(words)  # the null's id too, which is the last
+    else:
+        port.vocabulary += len(words)
+    return Words(network, name, {word: port.table.words[word] for word in words}, parameter)
+
+
+def _refuse(port: Labels | Vocabulary, words: Mapping[str, int]) -> None:
+    count, table = _count(port), port.table
+    if not words:
+        raise ValueError("Name at least one word to learn.")
+    for word, begin in words.items():
+        if isinstance(table, Table) and word in table.words:
+            raise ValueError(f"This network has learned {word!r} already; choose another name.")
+        if not 0 <= begin < count:
+            raise ValueError(f"The word {word!r} begins as one of the {count} known ids, not as {begin}.")
+
+
+def _count(port: Labels | Vocabulary) -> int:
+    return port.classes if isinstance(port, Labels) else port.vocabulary
+
+
+def _name(network: nn.Module, port: nn.Module) -> str:
+    name: str
+    for name, module in network.named_modules():
+        if module is port:
+            return name
+    raise ValueError("This port belongs to another network; give one of this network's own.")
