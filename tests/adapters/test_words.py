@@ -15,11 +15,12 @@ from torch import nn
 from osmotic.adapters import LoRA, Words, learn, load
 from osmotic.condition import Condition
 from osmotic.nn import Embedding, UNet
-from osmotic.nn.ports import Labels, Vocabulary
+from osmotic.nn.ports import Category, Labels, Vocabulary
 
 WORDS, LENGTH = 7, 4
 PORTS = {
     "classes": (lambda net: net.embedding.vector, CLASSES),
+    "category": (lambda net: net.embedding.vector.each[1], CLASSES),
     "tokens": (lambda net: net.embedding.tokens.embed, WORDS),
 }
 
@@ -27,38 +28,43 @@ networks = pytest.mark.parametrize("member", NETWORKS, ids=str)
 ports = pytest.mark.parametrize("port", PORTS)
 
 
-def base(member: Member, seed: int = 0) -> nn.Module:
-    return settled(member, Embedding(20, classes=CLASSES, vocabulary=WORDS), seed)
+def base(member: Member, port: str, seed: int = 0) -> nn.Module:
+    vector = {"attributes": (None, CLASSES)} if port == "category" else {"classes": CLASSES}
+    return settled(member, Embedding(20, vocabulary=WORDS, reader=1, **vector), seed)
 
 
-def at(net: nn.Module, port: str) -> Labels | Vocabulary:
-    found: Labels | Vocabulary = PORTS[port][0](net)
+def at(net: nn.Module, port: str) -> Labels | Category | Vocabulary:
+    found: Labels | Category | Vocabulary = PORTS[port][0](net)
     return found
 
 
-def told(seed: int = 0) -> Condition:
+def told(port: str, seed: int = 0) -> Condition:
     generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(CLASSES, (BATCH,), generator=generator)
+    numbers = torch.stack([torch.randn(BATCH, generator=generator), labels.float()], dim=1)
     return Condition(
-        vector=torch.randint(CLASSES, (BATCH,), generator=generator),
+        vector=numbers if port == "category" else labels,
         tokens=torch.randint(WORDS, (BATCH, LENGTH), generator=generator),
     )
 
 
 def saying(port: str, number: int, seed: int = 0) -> Condition:
     """The same with one id in the place of the first of each sample."""
-    cond = told(seed)
+    cond = told(port, seed)
     if port == "classes":
         return replace(cond, vector=torch.full((BATCH,), number))
+    if port == "category":
+        return replace(cond, vector=torch.stack([cond.vector[:, 0], torch.full((BATCH,), float(number))], dim=1))
     return replace(cond, tokens=torch.cat([torch.full((BATCH, 1), number), cond.tokens[:, 1:]], dim=1))
 
 
 @networks
 @ports
 def test_what_was_known_is_known_bit_for_bit_and_a_new_word_begins_as_the_old(member: Member, port: str) -> None:
-    net, (x, time) = base(member), inputs(member)
+    net, (x, time) = base(member, port), inputs(member)
     before, known = bits(net), PORTS[port][1]
     keep = torch.tensor([True, False, True])
-    calls = [lambda: net(x, time, told()), lambda: net(x, time), lambda: net(x, time, told().drop(keep))]
+    calls = [lambda: net(x, time, told(port)), lambda: net(x, time), lambda: net(x, time, told(port).drop(keep))]
     outputs = [call() for call in calls]
     words = learn(net, at(net, port), {"one": 2, "two": 0})
     assert words.ids == {"one": known, "two": known + 1}
@@ -78,9 +84,9 @@ def test_what_was_known_is_known_bit_for_bit_and_a_new_word_begins_as_the_old(me
 @networks
 @ports
 def test_only_the_new_rows_move(member: Member, port: str) -> None:
-    net, (x, time) = base(member), inputs(member)
+    net, (x, time) = base(member, port), inputs(member)
     words = learn(net, at(net, port), {"one": 2, "two": 0})
-    before, output = bits(net), net(x, time, told())
+    before, output = bits(net), net(x, time, told(port))
     assert [p for p in net.parameters() if p.requires_grad] == [words.rows]
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.1)
     for _ in range(3):
@@ -93,14 +99,14 @@ def test_only_the_new_rows_move(member: Member, port: str) -> None:
     rows = f"{words.port}.table.rows.0"
     moved = {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved == {rows}
-    assert torch.equal(net(x, time, told()), output)
+    assert torch.equal(net(x, time, told(port)), output)
     assert distance(net(x, time, saying(port, words.ids["one"])), net(x, time, saying(port, 2))) > 1e-3
 
 
 @networks
 @ports
 def test_files_give_the_words_back(member: Member, port: str, tmp_path: Path) -> None:
-    net, (x, time), known = base(member), inputs(member), PORTS[port][1]
+    net, (x, time), known = base(member, port), inputs(member), PORTS[port][1]
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     words, more = learn(net, at(net, port), {"one": 2, "two": 0}), learn(net, at(net, port), {"three": 1})
     with torch.no_grad():
@@ -109,7 +115,7 @@ def test_files_give_the_words_back(member: Member, port: str, tmp_path: Path) ->
     words.save(first)
     more.save(second)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first.safetensors", "second.safetensors"]
-    other = base(member)
+    other = base(member, port)
     late, early = load(second, other), load(first, other)  # in another order: ids follow, meanings stay
     assert (late.ids, early.ids) == ({"three": known}, {"one": known + 1, "two": known + 2})
     for mine, theirs in ((words, early), (more, late)):
@@ -124,7 +130,7 @@ def test_files_give_the_words_back(member: Member, port: str, tmp_path: Path) ->
 @ports
 def test_copies_are_apart_and_adapters_lie_around(port: str) -> None:
     member = NETWORKS[1]
-    net, (x, time) = base(member), inputs(member)
+    net, (x, time) = base(member, port), inputs(member)
     words = learn(net, at(net, port), {"one": 2})
     said = saying(port, words.ids["one"])
     output, twin = net(x, time, said), copy.deepcopy(net)

@@ -28,8 +28,9 @@ class ControlNet(nn.Module):
 
     A trainable copy of the base's first layers sees x and the image, and adds ``scale`` times what it finds to the
     features of the frozen base, through layers that start at zero (Zhang et al. 2023, arXiv 2302.05543): untrained, the
-    output is the base's bit for bit, and it always is for samples without an image or with a hidden condition
-    (``cond.keep``), so that guidance leads towards the image as towards the rest of the condition. In the first step
+    output is the base's bit for bit, and it always is for samples without an image or with a hidden one (``cond.keep``,
+    whose last column is the image's where it has columns), so that guidance leads towards the image as towards the rest
+    of the condition. In the first step
     gradients reach the layers that speak, from the second the copy too, from the third all.
 
     As a part of a model it is stored with all its tensors, the base's under ``network.`` and its own under ``branch.``.
@@ -72,11 +73,24 @@ class ControlNet(nn.Module):
                 f"cond.image has the batch and positions of x: expected shape {expected}, found {tuple(image.shape)}; "
                 "resize it first."
             )
-        told = replace(cond, image=None)
+        told, keep = self._apart(cond)
         context: Context = self.network.embedding(x, time, told, aim)
-        residuals = self.branch(x, shown(image.to(x.dtype), cond), context)
-        y = self.network(x, time, told, aim, residuals=[shown(self.scale * r, cond) for r in residuals])
+        residuals = self.branch(x, shown(image.to(x.dtype), keep), context)
+        y = self.network(x, time, told, aim, residuals=[shown(self.scale * r, keep) for r in residuals])
         return y
+
+    def _apart(self, cond: Condition) -> tuple[Condition, Tensor | None]:
+        """What the base is told, and which samples show their image ``(B,)``, None for all."""
+        told, keep = replace(cond, image=None), cond.keep
+        if keep is None or keep.ndim == 1:
+            return told, keep
+        parts = self.network.embedding.parts + 1
+        if keep.shape[1] not in (1, parts):
+            raise ValueError(
+                f"cond.keep has a column for each of the {parts} parts of the condition, the image last, or one for "
+                f"all; found {keep.shape[1]}."
+            )
+        return (told if keep.shape[1] == 1 else replace(told, keep=keep[:, :-1])), keep[:, -1]
 
     def save(self, path: str | Path) -> None:
         """Store what was learned, without the base, as a safetensors file.
@@ -100,8 +114,6 @@ class ControlNet(nn.Module):
         return control
 
 
-def shown(values: Tensor, cond: Condition) -> Tensor:
-    """Values ``(B, ...)``, zero for the samples whose condition is hidden, whatever stands there."""
-    if cond.keep is None:
-        return values
-    return torch.where(cond.keep.view(-1, *(1,) * (values.dim() - 1)), values, 0)
+def shown(values: Tensor, keep: Tensor | None) -> Tensor:
+    """Values ``(B, ...)``, zero where ``keep`` ``(B,)`` hides them, whatever stands there."""
+    return values if keep is None else torch.where(keep.view(-1, *(1,) * (values.dim() - 1)), values, 0)

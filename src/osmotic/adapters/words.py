@@ -13,7 +13,11 @@ from torch import nn
 from osmotic.adapters.errors import AdapterError
 from osmotic.adapters.files import Header, fingerprint, read, write
 from osmotic.adapters.table import Table
-from osmotic.nn.ports import Labels, Vocabulary
+from osmotic.nn.ports import Category, Labels, Vocabulary
+
+Port = Labels | Category | Vocabulary
+COUNTS: dict[type[nn.Module], str] = {Labels: "classes", Category: "categories", Vocabulary: "vocabulary"}
+"""What each port calls the number of ids it knows; a null's id is that number."""
 
 
 class WordsHeader(Header):
@@ -50,15 +54,15 @@ class Words:
         write(path, header, {"rows": self.rows})
 
 
-def learn(network: nn.Module, port: Labels | Vocabulary, words: Mapping[str, int]) -> Words:
-    """Give a network new words (a port of tokens) or classes (a port of labels) to learn.
+def learn(network: nn.Module, port: Port, words: Mapping[str, int]) -> Words:
+    """Give a network new words (a port of tokens), classes (of labels) or categories of an attribute to learn.
 
     Gal et al. 2022 (arXiv 2208.01618). The whole network is frozen but for the new rows, so a training step cannot move
     anything else. Known ids keep their meaning bit for bit; the new ones follow the last known one.
 
     Args:
         network: that is taught; from now on only these rows of it require gradients.
-        port: its port: ``network.embedding.vector`` or ``network.embedding.tokens.embed``.
+        port: its port: ``network.embedding.vector``, ``.vector.each[i]`` of attributes, or ``.tokens.embed``.
         words: the new words, each with the known id whose row it begins as, the most alike.
 
     Raises:
@@ -79,7 +83,7 @@ def load(path: str | Path, network: nn.Module) -> Words:
     header, tensors = read(path, WordsHeader, network)
     port = dict(network.named_modules()).get(header.port)
     rows = tensors.get("rows")
-    if not isinstance(port, Labels | Vocabulary) or rows is None or len(tensors) != 1:
+    if not isinstance(port, Port) or rows is None or len(tensors) != 1:
         raise AdapterError(f"{path} is damaged: it holds no rows for a table of this network; take another copy.")
     if rows.shape != (len(set(header.words)), port.table.embedding_dim):
         raise AdapterError(f"{path} is damaged: it does not hold a row for each word; take another copy.")
@@ -87,19 +91,16 @@ def load(path: str | Path, network: nn.Module) -> Words:
     return _extend(network, header.port, port, list(header.words), rows.to(port.table.weight))
 
 
-def _extend(network: nn.Module, name: str, port: Labels | Vocabulary, words: list[str], rows: torch.Tensor) -> Words:
+def _extend(network: nn.Module, name: str, port: Port, words: list[str], rows: torch.Tensor) -> Words:
     if not isinstance(port.table, Table):
         port.table = Table(port.table, _count(port))
     network.requires_grad_(False)
     parameter = port.table.add(words, rows)
-    if isinstance(port, Labels):
-        port.classes += len(words)  # the null's id too, which is the last
-    else:
-        port.vocabulary += len(words)
+    setattr(port, COUNTS[type(port)], _count(port) + len(words))
     return Words(network, name, {word: port.table.words[word] for word in words}, parameter)
 
 
-def _refuse(port: Labels | Vocabulary, words: Mapping[str, int]) -> None:
+def _refuse(port: Port, words: Mapping[str, int]) -> None:
     count, table = _count(port), port.table
     if not words:
         raise ValueError("Name at least one word to learn.")
@@ -110,8 +111,9 @@ def _refuse(port: Labels | Vocabulary, words: Mapping[str, int]) -> None:
             raise ValueError(f"The word {word!r} begins as one of the {count} known ids, not as {begin}.")
 
 
-def _count(port: Labels | Vocabulary) -> int:
-    return port.classes if isinstance(port, Labels) else port.vocabulary
+def _count(port: Port) -> int:
+    count: int = getattr(port, COUNTS[type(port)])
+    return count
 
 
 def _name(network: nn.Module, port: nn.Module) -> str:
