@@ -16,7 +16,7 @@ from osmotic.adapters import ControlNet, LoRA
 from osmotic.condition import Condition
 from osmotic.estimate import V
 from osmotic.guidance import ClassifierFree
-from osmotic.nn import MLP, DiT, Embedding, UNet
+from osmotic.nn import MLP, DiT, Embedding, UNet, count
 from osmotic.samplers import sample
 from osmotic.times import LogSNR
 
@@ -168,6 +168,19 @@ def test_lora_may_lie_beneath_or_around(member: Member) -> None:
     assert {name.split(".")[0] for name, _ in adapter.items()} == {"branch", "network"}
     stir(adapter)
     assert distance(around(x, time, cond), before) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["unet-7x13", "dit-7x13"])
+def test_compiles_as_one_graph_and_runs_in_bfloat16(name: str) -> None:
+    member = next(m for m in GRIDS if m.name == name)
+    control, (x, time) = controlled(member), inputs(member)
+    cond = replace(told(member), image=picture(member)).drop(torch.tensor([True, False, True]))
+    y = control(x, time, cond)
+    assert distance(torch.compile(control, fullgraph=True, backend="eager")(x, time, cond), y) < ROUNDING
+    with torch.autocast("cpu", torch.bfloat16):
+        low = control(x, time, cond)
+    assert ((low - y).square().mean() / y.square().mean()).sqrt() < 0.03
+    assert 1 < count.flops(control, member.shape, cond[:1]) / count.flops(control.network, member.shape) < 2.2
 
 
 FLOW_MAPS = {"jump", "consistency"}  # these sample denoisers that aim at a time

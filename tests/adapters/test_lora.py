@@ -234,6 +234,21 @@ def test_the_state_of_a_model_with_adapters(tmp_path: Path) -> None:
             call()
 
 
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("name", ["unet-7x13", "dit-7x13", "mlp-2"])
+def test_compiles_as_one_graph_and_runs_in_bfloat16(name: str, merged: bool) -> None:
+    member = next(m for m in NETWORKS if m.name == name)
+    lora, (x, time), cond = adapted(member), inputs(member), told(member)
+    if merged:
+        lora.merge()
+    y = lora(x, time, cond)
+    compiled = torch.compile(lora, fullgraph=True, backend="eager")
+    assert distance(compiled(x, time, cond), y) < ROUNDING
+    with torch.autocast("cpu", torch.bfloat16):
+        low = lora(x, time, cond)
+    assert ((low - y).square().mean() / y.square().mean()).sqrt() < 0.03
+
+
 def test_rank_four_on_the_digits_network_is_a_twentieth_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     spec = open_data("digits").spec
     network = build.denoiser(defaults.fill(recipe(), spec), spec, torch.device("cpu")).network
