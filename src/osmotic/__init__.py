@@ -22,6 +22,7 @@ _HOMES = {
     "trajectory": "osmotic.samplers",
 }
 _ROOMS = [
+    "adapters",
     "brownian",
     "clocks",
     "condition",

@@ -48,7 +48,7 @@ def fingerprint(network: nn.Module) -> Shapes:
     """Names and shapes of a network's weights and buffers; rows added to its tables are not its own."""
     added = tuple(f"{name}.{Table.ROWS}." for name, module in network.named_modules() if isinstance(module, Table))
     state = network.state_dict().items()
-    return tuple((name, tuple(tensor.shape)) for name, tensor in state if not name.startswith(added or ("\0",)))
+    return tuple((name, tuple(tensor.shape)) for name, tensor in state if not name.startswith(added))
 
 
 def write(path: str | Path, header: Header, tensors: Mapping[str, Tensor]) -> None:

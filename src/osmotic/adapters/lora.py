@@ -134,7 +134,8 @@ class LoRA(nn.Module):
     def add(
         self, name: str, rank: int = 4, layers: Choice = usual, generator: torch.Generator | None = None
     ) -> Adapter:
-        """Attach a new adapter, which changes nothing yet.
+        """Attach a new adapter, which changes nothing yet; others go on learning unless they are frozen
+        (``lora[other].requires_grad_(False)``).
 
         Args:
             name: of the adapter, without dots.
