@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from osmotic.adapters import ControlNet, LoRA, learn
-from osmotic.condition import Condition
 from osmotic.denoiser import NeuralDenoiser
 from osmotic.estimate import V
 from osmotic.laws import Uniform
@@ -20,7 +19,7 @@ from osmotic.nn import Embedding
 from osmotic.nn.unet import UNet
 from osmotic.schedules import Rectified
 from osmotic.training.checkpoint import load_weights
-from osmotic.training.denoise import PLAYER, Denoising
+from osmotic.training.denoise import PLAYER, Denoising, Drop
 from osmotic.training.errors import RunError
 from osmotic.training.hooks import Hook, Moment
 from osmotic.training.loop import fit
@@ -31,10 +30,10 @@ OPTIONS = Options(steps=8, batch_size=8, warmup=2, ema=(2.0,), log_every=4, eval
 
 
 class Lines:
-    """Labelled sequences ``(1, 6)``."""
+    """Labelled sequences ``(1, 6)``; some kinds are shown an image, too."""
 
-    def __init__(self, labels: int) -> None:
-        self.labels = labels
+    def __init__(self, labels: int, image: bool) -> None:
+        self.labels, self.image = labels, image
         self.x = torch.randn(16, 1, 6, generator=torch.Generator().manual_seed(0))
 
     def __len__(self) -> int:
@@ -44,20 +43,12 @@ class Lines:
         rows = torch.from_numpy(indices)
         return self.x[rows], rows % self.labels
 
+    def told(self, indices) -> dict[str, Tensor]:
+        x, labels = self.batch(indices)
+        return {"vector": labels, **({"image": x.sign()} if self.image else {})}
+
     def name(self, index: int) -> str:
         return f"line {index}"
-
-
-class Seeing(nn.Module):
-    """Shows a control an image: here, twice the noisy sample (this loop's data have no images of their own)."""
-
-    def __init__(self, control: ControlNet) -> None:
-        super().__init__()
-        self.control = control
-
-    def forward(self, x: Tensor, time: Tensor, cond: Condition) -> Tensor:
-        y: Tensor = self.control(x, time, Condition(vector=cond.vector, image=2 * x))
-        return y
 
 
 def base() -> UNet:
@@ -78,7 +69,7 @@ def lora() -> nn.Module:
 def control() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return Seeing(ControlNet(base(), 1))
+        return ControlNet(base(), 1)
 
 
 def words() -> nn.Module:
@@ -90,7 +81,7 @@ def words() -> nn.Module:
 # What is adapted, where the base's tensors stand in it, and what else is there.
 KINDS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "lora": (lora, "network.", "adapters."),
-    "control": (control, "control.network.", "control.branch."),
+    "control": (control, "network.", "branch."),
     "words": (words, "", "embedding.vector.table.rows."),
 }
 every = pytest.mark.parametrize("kind", KINDS)
@@ -106,8 +97,8 @@ def train(build: Callable[[], nn.Module], directory: Path, stop: int | None = No
             raise InterruptedError
 
     run = Run.open(directory) if (directory / "recipe.json").exists() else Run.create(directory, {"a": 1}, {"b": 1})
-    task = Denoising(denoiser(build()), Uniform())
-    data = Lines(4 if build is words else 3)  # the new class is number 3
+    task = Denoising(denoiser(build()), Uniform(), drop=Drop(0.2, (0.2, 0.2) if build is control else ()))
+    data = Lines(4 if build is words else 3, build is control)  # the new class is number 3
     fit(task, data, run, OPTIONS, hooks=(Hook(1, call),), device="cpu")
     return directory / "checkpoints" / f"step-{OPTIONS.steps:08d}"
 

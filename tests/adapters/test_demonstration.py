@@ -86,7 +86,7 @@ def trained() -> UNet:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = UNet(1, (8, 16), blocks=1)
-    train(network, lambda g: (blobs(places(32, g), NARROW), None), 600, 3e-3)
+    train(network, lambda g: (blobs(places(32, g), NARROW), None), 450, 4e-3)
     return network.eval()
 
 
@@ -95,7 +95,7 @@ def styled(trained: UNet) -> LoRA:
     """The same with an adapter of rank 4 that was shown wide blobs."""
     lora = LoRA(copy.deepcopy(trained))
     lora.add("wide", 4, generator=torch.Generator().manual_seed(3))
-    train(lora, lambda g: (blobs(places(32, g), WIDE), None), 300, 1e-2)
+    train(lora, lambda g: (blobs(places(32, g), WIDE), None), 250, 1e-2)
     return lora.eval()
 
 
@@ -110,7 +110,7 @@ def controlled(trained: UNet) -> ControlNet:
         at = places(32, g)
         return blobs(at, NARROW), Condition(image=marks(at))
 
-    train(control, batch, 400, 3e-3)
+    train(control, batch, 250, 4e-3)
     return control.eval()
 
 
