@@ -24,6 +24,7 @@ LAYERS = [
     {"oracles", "samplers", "guidance", "objectives", "fokker_planck"},
     {"times", "likelihood", "inversion", "dequantize", "phase"},
     {"adapters"},
+    {"inverse"},
     {"training"},
     {"distill"},
     {"recipes"},

@@ -33,6 +33,7 @@ _ROOMS = [
     "estimate",
     "fokker_planck",
     "guidance",
+    "inverse",
     "inversion",
     "laws",
     "levels",

@@ -180,6 +180,45 @@ class GaussianMixture(Denoiser):
         z = z * self.variances[index].sqrt()
         return (self.means[index] + torch.einsum("bd,bcd->bc", z, self.axes[index])).reshape(n, *self.shape)
 
+    def condition(self, matrix: Tensor, y: Tensor, noise: float = 0.0) -> GaussianMixture:
+        """The exact law of x0 given ``A x0 + noise z = y``, itself a mixture on the same path.
+
+        Component k becomes ``N(m_k + G_k (y - A m_k), C_k - G_k A C_k)`` with ``G_k = C_k A' S_k^-1, S_k = A C_k A' +
+        noise^2 I``, and its weight is multiplied by ``N(y; A m_k, S_k)``.
+
+        Args:
+            matrix: A, ``(m, d)`` on the flattened sample.
+            y: ``(m,)``.
+            noise: standard deviation, at least 0.
+
+        Raises:
+            ValueError: for shapes that do not fit, or where the measurement has no density, as rows of A that depend
+                on each other without noise.
+        """
+        k, d = self.means.shape
+        if matrix.ndim != 2 or matrix.shape[1] != d or y.shape != matrix.shape[:1]:
+            raise ValueError(
+                f"A mixture of {d} dimensions is given a matrix (m, {d}) and y (m,); got {tuple(matrix.shape)} and "
+                f"{tuple(y.shape)}."
+            )
+        covariances = torch.einsum("kcd,kd,ked->kce", self.axes, self.variances, self.axes)
+        across = covariances @ matrix.T
+        seen = matrix @ across + noise**2 * torch.eye(len(y), dtype=y.dtype, device=y.device)
+        factor, failed = torch.linalg.cholesky_ex(seen)
+        if bool(failed.any()):
+            raise ValueError("This measurement has no density; leave out rows that others determine, or add noise.")
+        residual = y - self.means @ matrix.T
+        gain = torch.cholesky_solve(across.mT, factor).mT
+        means = self.means + torch.einsum("kdm,km->kd", gain, residual)
+        white = torch.linalg.solve_triangular(factor, residual[..., None], upper=False)[..., 0]
+        log_weights = self.log_weights - white.square().sum(1) / 2 - factor.diagonal(dim1=1, dim2=2).log().sum(1)
+        left = covariances - gain @ across.mT
+        values, axes = torch.linalg.eigh((left + left.mT) / 2)
+        left = axes * values.clamp(min=0)[:, None] @ axes.mT  # what is determined wholly has no variance, nor less
+        # A component of weight 0 to rounding is kept: the constructor wants positive weights.
+        weights = torch.softmax(log_weights, 0).clamp(min=torch.finfo(y.dtype).tiny)
+        return GaussianMixture(self.schedule, means.reshape(k, *self.shape), left, weights, self.classes)
+
     def _wide(self, x: Tensor, t: Tensor) -> tuple[Number, Number]:
         """(alpha, sigma) broadcastable over ``(B, K, d)``."""
         alpha, sigma = like(x.flatten(1)[:, None], *self.schedule.numbers(t))

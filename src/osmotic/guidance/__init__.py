@@ -14,7 +14,10 @@ from osmotic.guidance.classifier_free import ClassifierFree
 from osmotic.guidance.energy import Energy
 from osmotic.guidance.inpaint import Inpaint
 from osmotic.guidance.interval import Interval
+from osmotic.guidance.operators import Blur, Downsample, Grey, Mask, Matrix, Operator
 from osmotic.guidance.plus_plus import CFGPlusPlus
+from osmotic.guidance.posterior import Posterior, given
+from osmotic.guidance.pseudoinverse import PseudoInverse
 from osmotic.guidance.rescale import Rescale
 from osmotic.guidance.scaled import Scaled
 from osmotic.guidance.thresholding import Clip, Dynamic, Threshold
@@ -24,17 +27,25 @@ from osmotic.guidance.views import Given, Shown, View, everything, nothing
 __all__ = [
     "Affine",
     "Autoguidance",
+    "Blur",
     "CFGPlusPlus",
     "Classifier",
     "ClassifierFree",
     "Clip",
+    "Downsample",
     "Dynamic",
     "Energy",
     "Given",
+    "Grey",
     "Guidance",
     "Inpaint",
     "Interval",
     "Lead",
+    "Mask",
+    "Matrix",
+    "Operator",
+    "Posterior",
+    "PseudoInverse",
     "Rescale",
     "Scaled",
     "Shown",
@@ -43,6 +54,7 @@ __all__ = [
     "View",
     "composed",
     "everything",
+    "given",
     "nothing",
     "two_scales",
 ]

@@ -11,12 +11,15 @@ from osmotic.samplers.adaptive_dpm import DPMSolverAdaptive
 from osmotic.samplers.adaptive_sde import AdaptiveSDE
 from osmotic.samplers.base import Sampler, prepare, prior, refuse_no_samples, sample, trajectory
 from osmotic.samplers.corrector import LevelRatio, NormRatio, PredictorCorrector
+from osmotic.samplers.dps import DPS
 from osmotic.samplers.flow import Euler, Heun, Midpoint
 from osmotic.samplers.jump import DDIM, DDPM, Gamma
 from osmotic.samplers.langevin import AnnealedLangevin, langevin
 from osmotic.samplers.lines import DataLogSNR, Flow, Line, NoiseLogSNR, NoiseRho, NoiseTime
 from osmotic.samplers.multistep import Adams, DPMSolverPP2M, DPMSolverPP3MPublished
+from osmotic.samplers.particles import Particles
 from osmotic.samplers.pseudo import PNDM
+from osmotic.samplers.repaint import RePaint
 from osmotic.samplers.restart import Interval, Restart
 from osmotic.samplers.runge_kutta import (
     EULER,
@@ -105,6 +108,7 @@ __all__ = [
     "DDIM",
     "DDPM",
     "DEFAULT",
+    "DPS",
     "EULER",
     "HEUN",
     "MIDPOINT",
@@ -137,8 +141,10 @@ __all__ = [
     "NoiseRho",
     "NoiseTime",
     "NormRatio",
+    "Particles",
     "Picture",
     "PredictorCorrector",
+    "RePaint",
     "Restart",
     "ReverseDiffusion",
     "RungeKutta",
