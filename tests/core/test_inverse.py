@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from osmotic import times
 from osmotic.condition import Condition
-from osmotic.denoiser import Denoiser
-from osmotic.estimate import Estimate
+from osmotic.denoiser import Denoiser, NeuralDenoiser, Rescheduled
+from osmotic.estimate import Estimate, V
 from osmotic.guidance import Blur, ClassifierFree, Downsample, Mask, Matrix, Posterior, PseudoInverse, given
 from osmotic.inverse import draw
 from osmotic.noise import generators
@@ -232,6 +233,25 @@ def test_the_estimate_can_be_differentiated_and_runs_under_inference_mode(make):
         x0 = guided(draws(2, 4), t).x0
     assert torch.allclose(x0, guided(draws(2, 4), t).x0)
     assert not guided(draws(2, 4), t).x0.requires_grad
+
+
+class Nothing(nn.Module):
+    """A network whose v is 0: the posterior mean of standard normal data on a variance-preserving path."""
+
+    def forward(self, x, time, cond=None):
+        return 0 * x
+
+
+@pytest.mark.parametrize("path", ["rectified", "cosine", "ve", "ddpm-linear"])
+def test_networks_on_their_own_path_and_read_on_another(path):
+    network = Rescheduled(NeuralDenoiser(Nothing(), Cosine(), V()), SCHEDULES[path]())
+    exact = GaussianMixture(SCHEDULES[path](), torch.zeros(1, 4).double(), 1.0)
+    operator, t = OPERATORS["blur"](), torch.tensor(0.3, dtype=torch.float64)
+    y, x = operator(draws(3, 4, seed=1)), draws(3, 4)
+    found = Posterior(network, operator, y, 0.2, iterations=4)(x, t).x0
+    assert torch.allclose(found, Posterior(exact, operator, y, 0.2, iterations=4)(x, t).x0, atol=1e-9)
+    ends = [draw(base, operator, y, 0.2, steps=9, generator=keyed(3)) for base in (network, exact)]
+    assert torch.allclose(*ends, atol=1e-4)
 
 
 class Counted(Denoiser):

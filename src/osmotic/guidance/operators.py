@@ -166,7 +166,7 @@ class Blur(Operator):
     The discrete Fourier transform diagonalises it: its singular values are the magnitudes of the kernel's transform.
 
     Args:
-        kernel: ``(n,)``, at most as long as the axes; its entry ``n // 2`` is the centre.
+        kernel: ``(n,)``; its entry ``n // 2`` is the centre.
         axes: of x, counted from the end; both sides of a picture are (-2, -1).
     """
 
@@ -213,14 +213,9 @@ class Blur(Operator):
         whole: Tensor | float = 1.0
         for axis in self.axes:
             n, taps = x.shape[axis], len(self.kernel)
-            if taps > n:
-                raise ValueError(
-                    f"A kernel of {taps} weights does not fit axis {axis} of samples of shape {tuple(x.shape)}, which "
-                    f"is {n} long; take a shorter one."
-                )
+            places = (torch.arange(taps, device=x.device) - taps // 2) % n  # a kernel longer than the axis wraps around
             around = torch.zeros(n, dtype=self.kernel.dtype, device=x.device)
-            around[:taps] = self.kernel.to(x.device)
-            around = around.roll(-(taps // 2)).to(x.dtype)
+            around = around.index_add(0, places, self.kernel.to(x.device)).to(x.dtype)
             along = torch.fft.rfft(around) if axis == self.axes[-1] else torch.fft.fft(around)
             whole = whole * along.reshape(-1, *[1] * (-axis - 1))
         assert isinstance(whole, Tensor)
