@@ -14,7 +14,8 @@ from osmotic.guidance.operators import Operator
 from osmotic.levels import as_time
 from osmotic.schedules import Number
 
-ITERATIONS = 3
+ITERATIONS = 1
+"""Of conjugate gradients where nothing is said: with particles the best use of a pass (docs/inverse.md)."""
 
 
 class Posterior(Measured):
