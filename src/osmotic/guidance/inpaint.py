@@ -20,11 +20,12 @@ class Inpaint(Denoiser):
     path's equation. A sampler whose last step lands on x0 ends at ``known`` where mask = 1, and most do; one that
     integrates up to the data (``rk4``, ``heun-time``, the adaptive ones) ends there within its own error.
 
-    This is not a draw from the conditional law, which :func:`osmotic.inverse.draw` is for. The denoiser sees the known part as noisy as the rest, ``alpha known +
-    sigma eps``, so what it paints listens to the known part too little: of two standard normals with correlation r the
-    painted one's mean is ``(r / 3) 2F1(1/2, 1; 7/4; r^2) known`` along the flow of a variance-preserving path, between
-    a third and the whole of the exact ``r known``. Source: Song et al. 2021 (arXiv 2011.13456, appendix I.2) replace
-    x; Wang et al. 2022 (arXiv 2212.00490) the estimate, as here; Trippe et al. 2023 (arXiv 2206.04119) on the bias.
+    This is not a draw from the conditional law, which :func:`osmotic.inverse.draw` is for. The denoiser sees the known
+    part as noisy as the rest, ``alpha known + sigma eps``, so what it paints listens to the known part too little: of
+    two standard normals with correlation r the painted one's mean is ``(r / 3) 2F1(1/2, 1; 7/4; r^2) known`` along the
+    flow of a variance-preserving path, between a third and the whole of the exact ``r known``. Source: Song et
+    al. 2021 (arXiv 2011.13456, appendix I.2) replace x; Wang et al. 2022 (arXiv 2212.00490) the estimate, as here;
+    Trippe et al. 2023 (arXiv 2206.04119) on the bias.
 
     Args:
         denoiser: any, guided or not.
