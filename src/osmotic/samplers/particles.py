@@ -62,6 +62,7 @@ class Particles(Sampler):
 
     order = 1
     stochastic = True
+    remembers = True
 
     def __init__(self, count: int = 8) -> None:
         if count < 1:

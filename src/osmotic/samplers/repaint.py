@@ -34,6 +34,7 @@ class RePaint(Sampler):
 
     order = 0
     stochastic = True
+    remembers = True
 
     def __init__(self, repeats: int = 10, jump: int = 10, base: Sampler | None = None) -> None:
         self.base = base or DDPM()
