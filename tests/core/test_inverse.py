@@ -10,6 +10,7 @@ from osmotic import times
 from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser, NeuralDenoiser, Rescheduled
 from osmotic.estimate import Estimate, V
+from osmotic.flow_map import Consistency
 from osmotic.guidance import Blur, ClassifierFree, Downsample, Mask, Matrix, Posterior, PseudoInverse, given
 from osmotic.inverse import draw
 from osmotic.noise import generators
@@ -301,6 +302,9 @@ def test_wrong_use_is_refused_in_a_sentence():
         (lambda: given(base, Mask(KNOWN), y, deviation=0.0), "deviation > 0"),
         (lambda: given(base, Mask(KNOWN), y * math.nan), "finite numbers"),
         (lambda: given(base, Mask(KNOWN), draws(2, 5)), "A mask of shape"),
+        (lambda: given(base, Mask(KNOWN), torch.ones(2, 4, dtype=torch.int64)), r"got torch.int64, \(2, 4\)"),
+        (lambda: given(base, Mask(KNOWN), draws(4)), "the samples first"),
+        (lambda: given(Consistency(Nothing(), Cosine(), V()), Mask(KNOWN), y), "Consistency has not"),
         (lambda: Posterior(base, Mask(KNOWN), y, iterations=-1), "iterations >= 0"),
         (lambda: given(base, Mask(KNOWN), y)(draws(3, 4), 0.5), "2 measurements do not fit a batch of 3"),
         (lambda: given(base, Downsample(2, (-1,)), y)(draws(2, 4), 0.5), "one row per sample"),

@@ -33,8 +33,8 @@ class Measured(Denoiser):
             (alpha^2 deviation^2 + sigma^2)``, wherever it is not known better.
 
     Raises:
-        ValueError: for a measurement that does not fit, a negative noise, a denoiser without a posterior mean, or a
-            path whose numbers are matrices.
+        ValueError: for a measurement that does not fit or has no floating-point numbers, a negative noise, a denoiser
+            without a posterior mean, or a path whose numbers are matrices.
     """
 
     y: Tensor
@@ -53,6 +53,11 @@ class Measured(Denoiser):
             raise ValueError(f"{name} needs the posterior mean, which {type(denoiser).__name__} has not.")
         if not (noise >= 0 and deviation > 0):
             raise ValueError(f"{name} needs noise >= 0 and deviation > 0; got {noise} and {deviation}.")
+        if not (isinstance(y, Tensor) and y.is_floating_point() and y.ndim > 1):
+            raise ValueError(
+                f"A measurement is a tensor (B, ...) of floating-point numbers, the samples first; got "
+                f"{f'{y.dtype}, {tuple(y.shape)}' if isinstance(y, Tensor) else type(y).__name__}."
+            )
         y = operator.measured(y)
         if not bool(y.isfinite().all()):
             raise ValueError("A measurement has finite numbers; what is not known belongs under a Mask's 0.")
