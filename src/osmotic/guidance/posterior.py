@@ -21,11 +21,12 @@ ITERATIONS = 1
 class Posterior(Measured):
     """``E[x0 | x_t, y] = x0 + C A' (A C A' + noise^2 I)^-1 (y - A x0)`` with ``C = (sigma^2 / alpha) dx0/dx``.
 
-    C is the covariance of x0 given x_t (Tweedie's second formula), so this is exact for Gaussian data at every level,
-    and for all data as sigma falls to 0. A product with C costs one backward pass, and the inverse is preconditioned
-    conjugate gradients, exact after as many iterations as y has numbers. With noise = 0 the result measures y exactly
-    (``A x0 = y``; known cells are copied). Where p(x0 | x_t) is far from a Gaussian the estimate is biased, at any
-    number of steps; :class:`~osmotic.samplers.Particles` weighs that away by :meth:`weigh`.
+    C is the covariance of x0 given x_t (Tweedie's second formula), so this is exact for Gaussian data at every level
+    (beyond sigma / alpha = 100 the denoiser is asked there), and for all data as sigma falls to 0. A product with C
+    costs one backward pass, and the inverse is preconditioned conjugate gradients, exact after as many iterations as y
+    has numbers. With noise = 0 the result measures y exactly (``A x0 = y``; known cells are copied). Where p(x0 | x_t)
+    is far from a Gaussian the estimate is biased, at any number of steps; :class:`~osmotic.samplers.Particles` weighs
+    that away by :meth:`weigh`.
 
     Finzi et al. 2023 (arXiv 2306.07526), Boys et al. 2023 (arXiv 2310.06721); with conjugate gradients Rozet et al.
     2024 (arXiv 2405.13712).
@@ -119,7 +120,8 @@ def given(denoiser: Denoiser, operator: Operator, y: Tensor, noise: float = 0.0,
     """The denoiser given ``y = A x0 + noise z``: for pictures, tables and sequences alike, whatever A is.
 
     With the sampler :class:`~osmotic.samplers.Particles` its law tends to the exact conditional as steps and particles
-    grow; with any other it is :class:`Posterior`'s estimate that is sampled. :func:`osmotic.inverse.draw` does both.
+    grow; with any other it is :class:`Posterior`'s estimate that is sampled. :func:`osmotic.inverse.draw` puts
+    both together.
 
     Args:
         denoiser: any that knows the posterior mean, guided or not.
