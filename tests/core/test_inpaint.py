@@ -8,7 +8,7 @@ from scipy.special import hyp2f1
 
 from osmotic import times
 from osmotic.condition import Condition
-from osmotic.guidance import ClassifierFree, Inpaint
+from osmotic.guidance import CFGPlusPlus, ClassifierFree, Inpaint, Mask, given
 from osmotic.noise import generators
 from osmotic.oracles import Gaussian, GaussianMixture
 from osmotic.phase import CLD
@@ -153,3 +153,13 @@ def test_vp_is_one_of_the_paths_the_formula_holds_on():
     x = torch.tensor([[base.schedule.scalars(1.0)[0], 0.0]]).double()  # alpha known + sigma 0: no noise
     out = sample(CATALOG["flow-3pc"](), denoiser, x, times.Uniform()(base.schedule, 2000))
     assert float(out[0, 1]) == pytest.approx(r / 3 * hyp2f1(0.5, 1, 1.75, r**2), rel=1e-4)
+
+
+def test_the_noise_of_cfg_plus_plus_would_be_undone_and_is_refused():
+    oracle = GaussianMixture(VP(), torch.eye(2, dtype=torch.float64), 0.1)
+    led = CFGPlusPlus(oracle, 0.5)
+    known = torch.zeros(2, dtype=torch.float64)
+    with pytest.raises(ValueError, match="would undo CFGPlusPlus"):
+        Inpaint(led, known, torch.tensor([1.0, 0.0]))
+    with pytest.raises(ValueError, match="would undo CFGPlusPlus"):
+        given(led, Mask(torch.tensor([True, False])), known[None])

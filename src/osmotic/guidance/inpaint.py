@@ -9,6 +9,7 @@ from torch import Tensor
 
 from osmotic.denoiser import Denoiser
 from osmotic.estimate import Estimate, combine
+from osmotic.guidance.base import refuse_matrices, refuse_renoised
 from osmotic.levels import Level, as_time
 from osmotic.schedules import Number
 
@@ -41,11 +42,8 @@ class Inpaint(Denoiser):
 
     def __init__(self, denoiser: Denoiser, known: Tensor, mask: Tensor) -> None:
         super().__init__()
-        if denoiser.schedule.matrix_valued:
-            raise ValueError(
-                f"Inpaint needs a path of two numbers, and on {type(denoiser.schedule).__name__} they are matrices; "
-                "give it a denoiser of data alone."
-            )
+        refuse_matrices(denoiser, "Inpaint")
+        refuse_renoised(denoiser, "Inpaint")
         mask = mask.to(known)
         if not bool(((mask >= 0) & (mask <= 1)).all()):
             raise ValueError("A mask lies in [0, 1], 1 to keep and 0 to paint; this one has other values.")

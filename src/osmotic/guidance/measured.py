@@ -10,6 +10,7 @@ from torch import Tensor
 
 from osmotic.denoiser import Denoiser
 from osmotic.estimate import Estimate, combine, like
+from osmotic.guidance.base import refuse_matrices, refuse_renoised
 from osmotic.guidance.operators import Operator, tiled
 from osmotic.levels import Level, once
 from osmotic.schedules import Number
@@ -44,11 +45,8 @@ class Measured(Denoiser):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if denoiser.schedule.matrix_valued:
-            raise ValueError(
-                f"{name} needs a path of two numbers, and on {type(denoiser.schedule).__name__} they are matrices; "
-                "give it a denoiser of data alone."
-            )
+        refuse_matrices(denoiser, name)
+        refuse_renoised(denoiser, name)
         if not denoiser.diagonal:
             raise ValueError(f"{name} needs the posterior mean, which {type(denoiser).__name__} has not.")
         if not (noise >= 0 and deviation > 0):
