@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train a model on your data",
     "distill": "turn a model into one that samples in a few steps",
     "sample": "draw samples from a trained model",
+    "edit": "fill in, restore or change pictures, rows and sequences with a trained model",
     "tune": "find the best solver and steps for a model under a budget of evaluations",
     "evaluate": "measure a model against data held out of its training",
     "bench": "draw quality against cost over solvers, steps and guidance",

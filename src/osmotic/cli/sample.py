@@ -97,7 +97,7 @@ def main(words: list[str]) -> int:
     command = parse(Sample, "sample", words)
     settings, wanted = build(Sampling, given(command.sampling)), build(Wanted, given(command.wanted))
     guiding = build(Guiding, given(command.guiding))
-    out = place(command.run, settings)
+    out = place(command.run / "samples" / f"seed-{settings.seed}", settings.out)
     from osmotic.training.run import Run
 
     Run.open(command.run)  # a wrong directory is refused before torch is imported
@@ -203,17 +203,17 @@ def spoken_choice(model: Model, tuned: Tuned, guidance: float) -> str:
     return line if stale is None else f"{line} {stale}"
 
 
-def place(run: Path, settings: Sampling) -> Path:
+def place(usual: Path, out: Path | None) -> Path:
     """Where the samples go; a place of the user's own must be free.
 
     Raises:
         UsageError: if it is not.
     """
-    if settings.out is None:
-        return run / "samples" / f"seed-{settings.seed}"
-    if settings.out.exists() and not (settings.out.is_dir() and not any(settings.out.iterdir())):
-        raise UsageError(f"{settings.out} exists and is not an empty directory; choose another --out.")
-    return settings.out
+    if out is None:
+        return usual
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UsageError(f"{out} exists and is not an empty directory; choose another --out.")
+    return out
 
 
 @contextmanager

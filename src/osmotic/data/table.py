@@ -6,7 +6,7 @@ Needs pyarrow, the optional extra `tables`; it is imported when a table is read 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ def read_table(path: Path, options: Options) -> Stored:
     they are no longer columns of a sample.
     """
     options.only("a table", "label", "columns", "drop", "categorical", "condition")
-    table = _load(path)
+    table = load(path)
     table = _chosen(table, options, path)
     if table.num_columns and table.num_rows == 0:
         raise DataError(f"{path}: has columns ({listed(table.column_names)}) but no rows: give at least one")
@@ -98,6 +98,18 @@ def to_table(
     return arrow.table(_ordered(dict(fields), spec))
 
 
+def edited_table(raw: Array, spec: Spec, known: Mapping[str, Sequence[Any]]) -> pa.Table:
+    """Raw rows (B, columns) as a table with the columns, order and types of the source.
+
+    `known`: what stands in the columns that the model is told, as Python's own values; those that are not there are
+    left out.
+    """
+    assert isinstance(spec.encoding, Columns)
+    arrow = _arrow()
+    fields = {column.name: _arrow_column(column, raw[:, i], arrow) for i, column in enumerate(spec.encoding.columns)}
+    return arrow.table(_ordered(fields | {name: arrow.array(list(values)) for name, values in known.items()}, spec))
+
+
 def _ordered(fields: dict[str, Any], spec: Spec) -> dict[str, Any]:
     """Columns where they stood in the source; those that are left out leave no gap."""
     assert isinstance(spec.encoding, Columns)
@@ -130,7 +142,8 @@ def _arrow() -> Any:
     return pyarrow
 
 
-def _load(path: Path) -> pa.Table:
+def load(path: Path) -> pa.Table:
+    """The table of a CSV or Parquet file, as it is. Raises DataError."""
     arrow = _arrow()
     from pyarrow import csv, parquet
 

@@ -1,0 +1,245 @@
+"""``osmotic edit RUN INPUT`` (torch-free until it starts)."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from pydantic import Field
+
+from osmotic.cli.flags import UsageError, build, flags, given, parse
+from osmotic.cli.guiding import Guiding, guide
+from osmotic.cli.sample import asked, fresh, place
+from osmotic.cli.wanted import Wanted, away
+from osmotic.training.recipe import Frozen
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from osmotic.data.given import Given
+    from osmotic.data.spec import Spec
+    from osmotic.recipes.edit import Progress, Way
+    from osmotic.training.model import Model
+
+
+class Editing(Frozen):
+    """What is done with the input; without any of these its gaps are filled in (NaN, empty cells)."""
+
+    mask: Path | None = Field(None, description="a picture, bright where the input is to be drawn anew")
+    downsampled: int | None = Field(None, ge=2, description="the input is so many times smaller: draw it large")
+    blurred: float | None = Field(None, gt=0, description="the input is blurred by so many pixels: draw it sharp")
+    grey: bool = Field(False, description="the input has no colours: draw it in colour")
+    strength: float | None = Field(
+        None, gt=0, le=1, description="draw over the input, keeping what survives this much noise: 0 all, 1 nothing"
+    )
+    was: str | None = Field(
+        None,
+        description="the class or text that the input is, to be changed into --class or --prompt",
+        json_schema_extra={"flag": "from"},
+    )
+    between: int | None = Field(None, ge=2, description="go from the first input to the second in so many pictures")
+    noise: float = Field(0.0, ge=0, description="deviation of the noise in the input, with --downsampled and the like, "
+                         "1 being half of a picture's range")  # fmt: skip
+
+
+class Drawing(Frozen):
+    """How results are drawn."""
+
+    out: Path | None = Field(None, description="directory for the results (default: RUN/samples/edit-SEED)")
+    each: int = Field(4, ge=1, description="results for each input")
+    seed: int = Field(0, ge=0, lt=2**63, description="result i of a seed is the same whatever the batch size")
+    guidance: float = Field(1.0, description="classifier-free scale: 1 is plain, above 1 sharpens")
+    steps: int | None = Field(None, ge=1, description="steps of the solver (default: 50 for gaps and measurements)")
+    particles: int | None = Field(None, ge=1, description="candidates that are weighed (default: root of the steps)")
+    batch_size: int = Field(64, ge=1, description="results at a time: memory, not results")
+    weights: str | None = Field(None, description="which weights: model, or ema-HALFLIFE (default: the first average)")
+
+
+EditFlags, What, How = flags(Editing, "edit"), flags(Wanted, "what is wanted"), flags(Guiding, "guidance")
+DrawFlags = flags(Drawing, "drawing")
+
+
+@dataclass
+class Edit:
+    """Fill in, restore or change INPUT with the model in RUN: pictures, a table with empty cells, an array with NaN."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """directory of a run, which `osmotic train` or `osmotic distill` made"""
+    inputs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="INPUT ...")]
+    """pictures; or one table (.csv, .parquet); or one array (.npy, .npz)"""
+    editing: EditFlags = field(default_factory=EditFlags)  # type: ignore[valid-type]
+    """what is done"""
+    wanted: What = field(default_factory=What)  # type: ignore[valid-type]
+    """what the results should be"""
+    guiding: How = field(default_factory=How)  # type: ignore[valid-type]
+    """how they are led, besides --guidance"""
+    drawing: DrawFlags = field(default_factory=DrawFlags)  # type: ignore[valid-type]
+    """how they are drawn"""
+
+
+def main(words: list[str]) -> int:
+    """Parse, load, edit, write, say where."""
+    command = parse(Edit, "edit", words)
+    editing, wanted = build(Editing, given(command.editing)), build(Wanted, given(command.wanted))
+    drawing, guiding = build(Drawing, given(command.drawing)), build(Guiding, given(command.guiding))
+    if not command.inputs:
+        raise UsageError("Nothing to edit was named; give a file behind the run.")
+    out = place(command.run / "samples" / f"edit-{drawing.seed}", drawing.out)
+    refuse_several(editing)
+    from osmotic.training.run import Run
+
+    Run.open(command.run)  # a wrong directory is refused before torch is imported
+    from tqdm import tqdm
+
+    from osmotic.data.given import read_given
+    from osmotic.training.model import load
+
+    model = load(command.run, drawing.weights)
+    taken = read_given(command.inputs, model.spec, editing.downsampled or 1, editing.grey)
+    way, labels = how(model, wanted, guiding, drawing, taken)
+    with tqdm(total=len(taken.x) * way.each, desc="editing", unit="result", delay=2, leave=False) as bar:
+        x = edited(model, taken, editing, way, bar.update)
+    spoken = shlex.join(["osmotic", "edit", *words])
+    for path in written(model, x, taken, labels, out, spoken):
+        print(path)
+    return 0
+
+
+def refuse_several(editing: Editing) -> None:
+    """One thing at a time.
+
+    Raises:
+        UsageError: naming two.
+    """
+    names = ("mask", "downsampled", "blurred", "grey", "strength", "was", "between")
+    said = [{"was": "from"}.get(name, name) for name in names if getattr(editing, name) not in (None, False)]
+    if len(said) > 1:
+        raise UsageError(f"--{said[0]} and --{said[1]} are two different edits; do one after the other.")
+    if editing.noise and not set(said) & {"downsampled", "blurred", "grey"}:
+        raise UsageError("--noise is of a measured picture: it goes with --downsampled, --blurred or --grey.")
+
+
+def how(model: Model, wanted: Wanted, guiding: Guiding, drawing: Drawing, taken: Given) -> tuple[Way, list[int] | None]:
+    """How results are drawn, and the class of each, if one was asked for."""
+    from osmotic.recipes.edit import Way
+
+    spec, total = model.spec, len(taken.x) * drawing.each
+    cond: dict[str, Any] | None = taken.told(spec, drawing.each) or None
+    labels = None
+    if wanted.classes or wanted.prompt or wanted.attributes:
+        said, labels, _ = asked(spec, wanted, total)
+        cond = (cond or {}) | (said or {})
+    negative = away(spec, wanted)
+    around, scale = guide(model, guiding, drawing.guidance, model.condition(negative, 1, 0, 1))
+    return (
+        Way(
+            each=drawing.each,
+            cond=cond,
+            guidance=scale,
+            negative=None if guiding.plus_plus else negative,
+            guide=around,
+            steps=drawing.steps,
+            particles=drawing.particles,
+            seed=drawing.seed,
+            batch_size=drawing.batch_size,
+        ),
+        labels,
+    )
+
+
+def edited(model: Model, taken: Given, editing: Editing, way: Way, progress: Progress) -> Tensor:
+    """The results ``(N each, *S)``.
+
+    Raises:
+        UsageError: for an input that the edit does not fit.
+    """
+    import torch
+
+    from osmotic.data.given import read_mask
+    from osmotic.guidance.operators import Blur, Downsample, Grey, Operator
+    from osmotic.recipes.edit import between, fill, redraw, restore, swap
+
+    x, spec = torch.from_numpy(taken.x), model.spec
+    pictured = ("mask", "downsampled", "blurred", "grey")
+    if spec.kind != "images" and any(getattr(editing, name) not in (None, False) for name in pictured):
+        raise UsageError(f"That edit is for pictures; this model makes {spec.kind}.")
+    if editing.strength is not None:
+        return redraw(model, x, editing.strength, way, progress)
+    if editing.was is not None:
+        named = {"class" if spec.captions is None else "text": editing.was}
+        return swap(model, x, named, way, progress)
+    if editing.between is not None:
+        if len(x) != 2:
+            raise UsageError(f"--between goes from one input to a second; {len(x)} were given.")
+        return between(model, x[0], x[1], editing.between, way)
+    operator: Operator | None = None
+    if editing.downsampled is not None:
+        operator = Downsample(editing.downsampled)
+    if editing.blurred is not None:
+        operator = Blur.gaussian(editing.blurred)
+    if editing.grey:
+        if spec.shape[0] != 3:
+            raise UsageError("This model makes pictures without colours; leave out --grey.")
+        operator = Grey()
+    if operator is not None:
+        return restore(model, x, operator, editing.noise, way, progress)
+    if editing.mask is not None:
+        x = x.masked_fill(torch.from_numpy(read_mask(editing.mask, spec)), float("nan"))
+    if not x.isnan().any():
+        raise UsageError(
+            "Everything of the input is known; say with --mask, --strength, --from or --downsampled what to change."
+            if spec.kind == "images"
+            else "Everything of the input is known; leave cells empty (NaN in an array), or say --strength or --from."
+        )
+    return fill(model, x, way, progress)
+
+
+def written(model: Model, x: Tensor, taken: Given, labels: list[int] | None, out: Path, spoken: str) -> list[Path]:
+    """The results as files; pictures also as a grid, a row for each input."""
+    import numpy as np
+
+    from osmotic.report import pictures
+    from osmotic.report.samples import draw, write
+
+    spec, arrays = model.spec, x.numpy()
+    notes = [{"command": spoken}] * len(arrays)
+    raw = spec.decode(arrays)
+    each = len(arrays) // len(taken.x)
+    if each and taken.raw is not None and len(arrays) == each * len(taken.x):
+        raw = taken.restored(raw, each)
+    with fresh(out) as folder:
+        if spec.kind == "images":
+            paths = write(arrays, spec, folder, labels, notes)
+            shown = taken.x.shape[1:] == spec.shape and len(arrays) == each * len(taken.x)
+            if shown:
+                before = spec.decode(np.nan_to_num(taken.x, nan=-1.0))
+                rows = [np.concatenate([before[i : i + 1], raw[i * each : (i + 1) * each]]) for i in range(len(before))]
+                grid = pictures.grid(np.concatenate(rows), each + 1, list(taken.names))
+                paths.append(pictures.save(grid, folder / "grid.png"))
+            else:
+                paths.append(draw(raw, spec, folder / "grid.png"))
+        else:
+            paths = [_rows(raw, spec, folder, taken, each)]
+    return [out / path.relative_to(folder) for path in paths]
+
+
+def _rows(raw: Any, spec: Spec, folder: Path, taken: Given, each: int) -> Path:
+    """A table, or an array."""
+    import numpy as np
+
+    from osmotic.data.whole import whole
+
+    if spec.kind == "table":
+        from osmotic.data.table import edited_table, write_table
+
+        path = folder / "edited.csv"
+        known = {name: [value for value in values for _ in range(each)] for name, values in taken.known.items()}
+        write_table(edited_table(raw, spec, known), path)
+        return path
+    path = folder / "edited.npz"
+    with whole(path) as part:
+        np.savez_compressed(part, allow_pickle=False, x=raw)
+    return path

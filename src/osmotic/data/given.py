@@ -1,0 +1,174 @@
+"""What a person gives to be edited, read as a model's own data are: pictures, tables with gaps, arrays with NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .attributes import Attribute
+from .columns import Categorical, Columns, Numeric
+from .encoding import Array, FloatArray
+from .errors import DataError, listed
+from .pictures import BadPicture, as_channels, pixels
+from .spec import Spec
+
+
+@dataclass(frozen=True)
+class Given:
+    """Samples, some of whose entries may not be known.
+
+    Args:
+        x: ``(N, *shape)`` float32 in the network's scale, NaN where nothing is known.
+        raw: the same as the encoding's raw values, to put known ones back exactly; None for pictures.
+        names: of the samples.
+        known: what a table says in columns that the model is told, by name; None where a cell is empty.
+    """
+
+    x: FloatArray
+    raw: Array | None
+    names: tuple[str, ...]
+    known: dict[str, list[Any]] = field(default_factory=dict)
+
+    def told(self, spec: Spec, each: int) -> dict[str, list[Any]]:
+        """What the table says of each result, by the names that a model is told."""
+        label = spec.encoding.label if isinstance(spec.encoding, Columns) else None
+        names = {} if label is None else {label.column.name: "class"}
+        told = {}
+        for name, values in self.known.items():
+            shown = [None if v is None else str(v) for v in values] if name in names else values
+            told[names.get(name, name)] = [value for value in shown for _ in range(each)]
+        return told
+
+    def restored(self, raw: Array, each: int) -> Array:
+        """Decoded samples ``(N each, ...)`` with what was known put back as it was given."""
+        if self.raw is None:
+            return raw
+        known = np.repeat(self.raw, each, axis=0)
+        return np.where(np.isnan(known.astype(np.float64)), raw, known).astype(raw.dtype)
+
+
+def read_given(paths: Sequence[Path], spec: Spec, factor: int = 1, grey: bool = False) -> Given:
+    """Samples of one or more files, of the kind that a model of ``spec`` makes.
+
+    Args:
+        paths: pictures; or one table, or one ``.npy`` or ``.npz`` array.
+        spec: of the model's data.
+        factor: by how much smaller than the model's own the pictures are.
+        grey: whether they have no colours while the model's have.
+
+    Raises:
+        DataError: for files that cannot be read, or are of another shape.
+    """
+    if spec.kind == "images":
+        return _pictures(paths, spec, factor, grey)
+    if len(paths) != 1:
+        raise DataError(f"one file of {spec.kind} at a time can be edited; {len(paths)} were given")
+    if isinstance(spec.encoding, Columns):
+        return _table(paths[0], spec, spec.encoding)
+    return _array(paths[0], spec)
+
+
+def read_mask(path: Path, spec: Spec) -> NDArray[np.bool_]:
+    """Where a picture of a mask is bright, ``(H, W)``: what is to be made anew.
+
+    Raises:
+        DataError: for a picture that cannot be read or has another size.
+    """
+    painted = _picture(path)
+    if painted.shape[:2] != spec.shape[1:]:
+        raise DataError(f"{path}: the mask is {_size(painted.shape)}, and the pictures are {_size(spec.shape[1:])}")
+    bright = painted if painted.ndim == 2 else painted.mean(-1)
+    return np.asarray(bright > 127)
+
+
+def _pictures(paths: Sequence[Path], spec: Spec, factor: int, grey: bool) -> Given:
+    channels = 1 if grey else spec.shape[0]
+    wanted = tuple(side // factor for side in spec.shape[1:])
+    found = []
+    for path in paths:
+        picture = _picture(path)
+        if picture.shape[:2] != wanted:
+            raise DataError(f"{path}: the picture is {_size(picture.shape)}, and this model takes {_size(wanted)}")
+        found.append(as_channels(picture if picture.ndim == 2 or channels == 3 else _luma(picture), channels))
+    x = np.moveaxis(np.stack(found), -1, 1).astype(np.float32) / 127.5 - 1
+    return Given(x, None, tuple(path.stem for path in paths))
+
+
+def _picture(path: Path) -> NDArray[np.uint8]:
+    try:
+        return pixels(path)
+    except BadPicture as error:
+        raise DataError(f"{path}: {error}") from None
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file: check the path") from None
+
+
+def _luma(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    grey: NDArray[np.uint8] = np.rint(picture @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    return grey
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[1]} x {shape[0]}"
+
+
+def _array(path: Path, spec: Spec) -> Given:
+    if path.suffix not in (".npy", ".npz"):
+        raise DataError(f"{path}: this model takes arrays: give an .npy or .npz file, NaN where nothing is known")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        raw = loaded if isinstance(loaded, np.ndarray) else loaded[next(iter(loaded.files))]
+    except Exception as error:  # numpy and zipfile each have their own errors for a broken file
+        raise DataError(f"{path}: not a readable array of numbers ({str(error)[:100]}): save it again") from None
+    values = np.asarray(raw, np.float64)
+    if values.ndim == len(spec.shape) and len(spec.shape) > 1 and spec.shape[0] == 1:
+        values = values[:, None]  # sequences of one channel may come without that axis
+    if values.shape[1:] != spec.shape or not len(values):
+        raise DataError(f"{path}: an array of shape {values.shape} does not fit samples of shape {spec.shape}")
+    return Given(spec.encode(values), values, tuple(f"row {i}" for i in range(len(values))))
+
+
+def _table(path: Path, spec: Spec, columns: Columns) -> Given:
+    from .table import load
+
+    table = load(path)
+    names = [column.name for column in columns.columns]
+    missing = [name for name in names if name not in table.column_names]
+    if missing:
+        raise DataError(f"{path}: has no column {listed(missing)}; this model's are {listed(names, 40)}")
+    raw = np.stack([_column(c, table.column(c.name).to_pylist(), path) for c in columns.columns], 1)
+    x = np.concatenate([_encoded(column, raw[:, i]) for i, column in enumerate(columns.columns)], 1)
+    told = [attribute.name for attribute in spec.attributes]
+    told += [] if columns.label is None else [columns.label.column.name]
+    known = {name: table.column(name).to_pylist() for name in told if name in table.column_names}
+    return Given(x, raw, tuple(f"row {i}" for i in range(len(raw))), known)
+
+
+def _column(column: Numeric | Categorical, values: list[Any], path: Path) -> NDArray[np.float64]:
+    """Raw values of a table's column, NaN where there are none; numbers beyond what was seen stay as they are."""
+    attribute = Attribute(column=column)
+    if isinstance(column, Categorical):
+        try:
+            return np.array([attribute.parse(value) for value in values])
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+    try:
+        numbers = np.array([np.nan if value is None else float(value) for value in values])
+    except (TypeError, ValueError):
+        raise DataError(f"{path}: column {column.name!r} should hold numbers") from None
+    return (numbers - column.origin) / column.unit
+
+
+def _encoded(column: Numeric | Categorical, raw: NDArray[np.float64]) -> FloatArray:
+    """A column's coordinates, NaN where the cell is empty; a cell to be filled in is told that it is not missing."""
+    absent = np.isnan(raw)
+    filled = np.where(absent, 0.0 if isinstance(column, Categorical) else column.values[0], raw)
+    x = column.encode(filled)
+    unknown = 1 if isinstance(column, Numeric) else column.width
+    x[absent, :unknown] = np.nan
+    return x

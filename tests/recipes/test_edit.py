@@ -1,0 +1,188 @@
+"""``osmotic edit``: gaps of pictures, tables and sequences filled by the same call, restoring, redrawing, changing."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from osmotic.guidance.operators import Downsample
+from osmotic.recipes.edit import Way, between, fill, redraw, restore, swap
+from osmotic.recipes.train import train
+from osmotic.training.model import load
+from osmotic.training.options import Options
+from osmotic.training.recipe import Architecture, Recipe
+
+FEW = Options(steps=4, batch_size=8, warmup=1, checkpoint_every=4, preview_every=4, evaluate_every=4, ema=(2.0,))
+SMALL = Architecture(widths=(8, 16), blocks=1, attention=())
+FAST = ["--steps", 4, "--particles", 2, "--each", 2]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A model of digits of a few steps: what it draws does not matter here."""
+    return train("digits", tmp_path_factory.mktemp("runs") / "digits", Recipe(options=FEW, architecture=SMALL))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Two real digits as files, one small one, and a mask of the lower half."""
+    root = tmp_path_factory.mktemp("pictures")
+    images = (load_digits().images * 255 / 16).round().astype(np.uint8)
+    for i in range(2):
+        Image.fromarray(images[i]).save(root / f"{i}.png")
+    Image.fromarray(images[0].reshape(4, 2, 4, 2).mean((1, 3)).round().astype(np.uint8)).save(root / "small.png")
+    mask = np.zeros((8, 8), np.uint8)
+    mask[4:] = 255
+    Image.fromarray(mask).save(root / "mask.png")
+    return root
+
+
+def results(folder):
+    with np.load(next(folder.glob("*.npz"))) as archive:
+        return archive["arr_0" if "arr_0" in archive.files else "x"]
+
+
+def test_a_hole_is_filled_and_the_rest_is_kept_to_the_bit(digits, pictures, tmp_path, osmotic):
+    words = [pictures / "0.png", pictures / "1.png", "--mask", pictures / "mask.png", "--out", tmp_path / "out", *FAST]
+    code, said, err = osmotic("edit", digits.directory, *words)
+    assert code == 0, err
+    found = results(tmp_path / "out")[..., 0]
+    before = [np.asarray(Image.open(pictures / f"{i}.png")) for i in range(2)]
+    assert found.shape == (4, 8, 8)
+    for i in range(4):
+        assert np.array_equal(found[i, :4], before[i // 2][:4])
+        assert not np.array_equal(found[i, 4:], before[i // 2][4:])
+    assert "grid.png" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--blurred", 1.0, "--noise", 0.05],
+        ["--strength", 0.4],
+        ["--strength", 1, "--class", "3", "--guidance", 2],
+        ["--from", "0", "--class", "8", "--each", 1],
+    ],
+    ids=str,
+)
+def test_pictures_are_restored_and_changed(digits, pictures, tmp_path, words, osmotic):
+    code, _, err = osmotic("edit", digits.directory, pictures / "0.png", *FAST, *words, "--out", tmp_path / "out")
+    assert code == 0, err
+    found = results(tmp_path / "out")
+    assert found.shape[1:] == (8, 8, 1)
+    assert (tmp_path / "out" / "grid.png").is_file()
+
+
+def test_small_pictures_become_large_and_two_are_joined(digits, pictures, tmp_path, osmotic):
+    run = digits.directory
+    code, _, err = osmotic("edit", run, pictures / "small.png", "--downsampled", 2, *FAST, "--out", tmp_path / "a")
+    assert code == 0, err
+    assert results(tmp_path / "a").shape == (2, 8, 8, 1)
+    words = [pictures / "0.png", pictures / "1.png", "--between", 3, "--out", tmp_path / "b"]
+    code, _, err = osmotic("edit", run, *words)
+    assert code == 0, err
+    found = results(tmp_path / "b")[..., 0].astype(int)
+    for i, place in ((0, 0), (1, 2)):  # the ends come back
+        assert np.abs(found[place] - np.asarray(Image.open(pictures / f"{i}.png")).astype(int)).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["0.png"], "Everything of the input is known"),
+        (["0.png", "--mask", "small.png"], "the mask is 4 x 4, and the pictures are 8 x 8"),
+        (["small.png", "--strength", 0.5], "the picture is 4 x 4, and this model takes 8 x 8"),
+        (["nowhere.png", "--strength", 0.5], "nowhere.png"),
+        (["0.png", "--strength", 0.5, "--grey"], "--grey and --strength are two different edits"),
+        (["0.png", "--grey"], "without colours"),
+        (["0.png", "--strength", 2], "--strength"),
+        (["0.png", "--strength", 0.5, "--noise", 0.1], "--noise is of a measured picture"),
+        (["0.png", "--between", 3], "1 were given"),
+        (["0.png", "--strength", 0.5, "--class", "12"], "There is no class '12'"),
+        ([], "Nothing to edit"),
+    ],
+)
+def test_what_cannot_be_edited_is_one_sentence(digits, pictures, tmp_path, words, said, osmotic):
+    words = [pictures / w if str(w).endswith(".png") else w for w in words]
+    code, _, err = osmotic("edit", digits.directory, *words, "--out", tmp_path / "out")
+    assert code == 2
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_empty_cells_of_a_table_are_filled_and_the_others_kept(tmp_path, osmotic):
+    path = tmp_path / "rows.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["area", "kind", "mark", "weight"])
+        writer.writerows([i / 2, "ab"[i % 2], "xyz"[i % 3], i * 0.1] for i in range(60))
+    code, _, err = osmotic("train", path, "--out", tmp_path / "run", "--label", "kind", "--steps", 4, "--batch-size", 8)
+    assert code == 0, err
+    rows = ["area,kind,mark,weight", "3.5,a,,1.25", ",,z,2.5", "100,b,x,"]
+    (tmp_path / "gaps.csv").write_text("\n".join(rows))
+    code, _, err = osmotic("edit", tmp_path / "run", tmp_path / "gaps.csv", *FAST, "--out", tmp_path / "out")
+    assert code == 0, err
+    found = list(csv.DictReader((tmp_path / "out" / "edited.csv").open()))
+    assert list(found[0]) == ["area", "kind", "mark", "weight"]
+    assert [row["kind"] for row in found] == ["a", "a", "", "", "b", "b"]
+    assert {row["weight"] for row in found[:2]} == {"1.25"}
+    assert {row["area"] for row in found[4:]} == {"100"}  # also beyond what was seen
+    assert all(row[name] for row in found for name in ("area", "mark", "weight"))
+    (tmp_path / "gaps.csv").write_text("area,kind\n1,a")
+    code, _, err = osmotic("edit", tmp_path / "run", tmp_path / "gaps.csv", "--out", tmp_path / "no")
+    assert code == 2
+    assert "has no column mark, weight" in err
+
+
+def test_a_sequence_goes_on(tmp_path, osmotic):
+    """Sines of one frequency and any phase: half of one says how it goes on, and a small network learns that."""
+    rng = np.random.default_rng(0)
+    time = np.arange(16)
+    x = np.sin(0.6 * time + rng.uniform(0, 2 * np.pi, (2000, 1)))[:, None].astype(np.float32)
+    options = Options(steps=900, batch_size=128, learning_rate=2e-3, ema=(40.0,))
+    recipe = Recipe(
+        options=options,
+        architecture=Architecture(network="mlp", widths=(128,) * 3),
+        reading={"kind": "sequences"},
+    )
+    train(x, tmp_path / "run", recipe)
+    whole = np.sin(0.6 * time + np.array([[0.3], [2.0], [4.4]]))[:, None]
+    past = whole.copy()
+    past[:, :, 8:] = np.nan
+    np.save(tmp_path / "past.npy", past)
+    words = ["--each", 4, "--steps", 30, "--out", tmp_path / "out"]
+    code, _, err = osmotic("edit", tmp_path / "run", tmp_path / "past.npy", *words)
+    assert code == 0, err
+    found = results(tmp_path / "out").reshape(3, 4, 1, 16)
+    assert np.allclose(found[:, :, :, :8], past[:, None, :, :8], atol=1e-6)
+    error = np.sqrt(np.square(found - whole[:, None])[..., 8:].mean())
+    assert error < 0.25, f"{error:.2f} of 0.71"
+
+
+def test_results_do_not_depend_on_the_batch_and_identities_hold(digits):
+    model = load(digits.directory)
+    x = torch.rand(2, 1, 8, 8) * 2 - 1
+    gap = x.clone()
+    gap[:, :, 4:] = float("nan")
+    way = Way(each=2, steps=4, particles=2)
+    for draw in (
+        lambda way: fill(model, gap, way),
+        lambda way: redraw(model, x, 0.5, way),
+        lambda way: restore(model, x[..., ::2, ::2], Downsample(2), 0.0, way),
+    ):
+        together, apart = draw(way), draw(Way(each=2, steps=4, particles=2, batch_size=1))
+        assert torch.allclose(together, apart, atol=1e-4)
+        assert not torch.equal(together[0], together[1])
+    kept = restore(model, Downsample(2)(x), Downsample(2), 0.0, way)
+    assert torch.allclose(Downsample(2)(kept), Downsample(2)(x).repeat_interleave(2, 0), atol=1e-5)
+    # Told the same on both ways, a sample comes back; both ends of a path between two come back.
+    assert torch.allclose(swap(model, x, 3, Way(cond=3)), x, atol=1e-2)
+    path = between(model, x[0], x[1], 3, Way(cond=3))
+    assert torch.allclose(path[[0, 2]], x, atol=1e-2)
+    near = (redraw(model, x, 0.02, Way(steps=10)) - x).square().mean()
+    far = (redraw(model, x, 0.6, Way(steps=10)) - x).square().mean()
+    assert near < 0.02 < far
