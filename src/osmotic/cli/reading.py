@@ -7,8 +7,10 @@ from typing import Annotated, Any, get_args
 
 import tyro
 
+from osmotic.data.controls import Control
 from osmotic.data.spec import Kind
 
+CHOICES = "{" + ",".join(get_args(Control)) + "}"
 KINDS = "{" + ",".join(get_args(Kind)) + "}"
 
 
@@ -29,6 +31,9 @@ class Reading:
     ] = None
     condition: Annotated[
         tuple[str, ...] | None, _flag("NAME ...", "what the model is told besides: columns, fields of metadata.jsonl")
+    ] = None
+    control: Annotated[
+        Control | None, _flag(CHOICES, "an image made of each picture, which the model is told, too")
     ] = None
     kind: Annotated[Kind | None, _flag(KINDS, "what an array holds, where its axes could mean several things")] = None
     max_bad: Annotated[float | None, _flag("FLOAT", "share of unreadable pictures to skip (default: 0.01)")] = None

@@ -24,7 +24,7 @@ FewStep = flags(
     "few-step models",
     leave=frozenset({"guidance", "largest_guidance", "pairs", "jumps", "rounds", "adversarial"}),
 )
-Rest = flags(Recipe, "more", leave=frozenset({"reading", "student"}))
+Rest = flags(Recipe, "more", leave=frozenset({"reading", "student", "adapted"}))
 
 
 @dataclass

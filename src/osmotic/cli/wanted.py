@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from osmotic.cli.flags import UsageError
+from osmotic.data.controls import CONTROLS
 from osmotic.data.errors import listed
+from osmotic.data.given import read_given
 from osmotic.data.spec import Spec
 from osmotic.training.recipe import Frozen
 
@@ -25,6 +28,9 @@ class Wanted(Frozen):
         None,
         description="what else the model was told in training (--condition), NAME VALUE ...",
         json_schema_extra={"flag": "set"},
+    )
+    control: tuple[Path, ...] | None = Field(
+        None, description="pictures whose edges (or what else the model was told with --control) to follow, in turn"
     )
     negative: str | None = Field(
         None, description="a text (a class, where there are no texts) to lead away from; needs --guidance above 1"
@@ -50,6 +56,11 @@ def told(spec: Spec, wanted: Wanted, count: int) -> dict[str, Any] | None:
             hint = "use --class" if spec.classes is not None else "leave out --prompt"
             raise UsageError(f"This model was trained without texts; {hint}.")
         said["text"] = [wanted.prompt[i % len(wanted.prompt)] for i in range(count)]
+    if wanted.control is not None:
+        if spec.control is None:
+            raise UsageError("This model was trained without a control image; leave out --control.")
+        made = CONTROLS[spec.control](read_given(wanted.control, spec).x)
+        said["image"] = [made[i % len(made)] for i in range(count)]
     named = wanted.classes or (spec.classes if not said else None)
     if named is not None:
         said["class"] = [named[i % len(named)] for i in range(count)]

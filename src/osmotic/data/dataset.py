@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .attributes import told as attributes_told
+from .controls import CONTROLS, Control
 from .counter import permutation, uniform
+from .errors import DataError, listed
 from .read import read
 from .source import Labels, Options, Source
 from .spec import Kind, Spec
@@ -47,7 +49,7 @@ class Dataset(abc.ABC):
         """What a model may be told about samples, by port of a condition; nothing where nothing is known of them.
 
         `vector`: (B,) int64 labels, or (B, A) float32 with the class first where there is one, NaN where not known;
-        `tokens` and `mask`: (B, L).
+        `tokens` and `mask`: (B, L); `image`: (B, channels, *positions); `keep`: (B, parts) where parts are not known.
         """
 
     @abc.abstractmethod
@@ -64,7 +66,7 @@ class Encoded(Dataset):
         self.labels = source.labels
         self.attributes = source.attributes
         self.texts = source.texts
-        self._told = ports(source.spec, source.labels, source.attributes, source.texts)
+        self._told = ports(source.spec, len(source), source.labels, source.attributes, source.texts)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -105,23 +107,90 @@ class Subset(Dataset):
         return self.dataset.name(int(self.indices[index]))
 
 
+class Under(Dataset):
+    """A data set as the samples of another's kind: in its scale, its classes, its words, with its control image.
+
+    Args:
+        dataset: samples of the same kind and shape.
+        spec: of the other data, which a model was trained on.
+
+    Raises:
+        DataError: for another kind or shape, a class, an attribute or a word that the other has not.
+    """
+
+    def __init__(self, dataset: Dataset, spec: Spec) -> None:
+        own = dataset.spec
+        for name in ("kind", "shape"):
+            if getattr(own, name) != getattr(spec, name):
+                raise DataError(
+                    f"{own.source}: its {name} is {getattr(own, name)}, and the model's {getattr(spec, name)}: give "
+                    "data of that"
+                )
+        self.dataset = dataset
+        self.spec = spec.model_copy(update={"source": own.source, "count": own.count, "facts": own.facts})
+        self.labels = _renumbered(dataset, spec)
+        self.attributes = dataset.attributes if own.attributes == spec.attributes else None
+        self.texts = None if spec.captions is None else dataset.texts
+        self._told = ports(self.spec, len(dataset), self.labels, self.attributes, self.texts)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def batch(self, indices: Indices) -> tuple[Tensor, Tensor | None]:
+        x, _ = self.dataset.batch(indices)
+        if self.spec.kind != "images" and self.dataset.spec.encoding != self.spec.encoding:
+            x = torch.from_numpy(self.spec.encode(self.dataset.spec.decode(x.numpy())))
+        return x, None if self.labels is None else torch.from_numpy(self.labels[indices])
+
+    def told(self, indices: Indices) -> dict[str, Tensor]:
+        chosen = np.asarray(indices, np.int64)
+        found = {name: torch.from_numpy(values[chosen]) for name, values in self._told.items()}
+        if self.spec.control is not None:
+            found["image"] = torch.from_numpy(CONTROLS[self.spec.control](self.batch(chosen)[0].numpy()))
+        return found
+
+    def name(self, index: int) -> str:
+        return self.dataset.name(index)
+
+
+def _renumbered(dataset: Dataset, spec: Spec) -> Labels | None:
+    """Its labels by the numbers of another's classes."""
+    own = dataset.spec
+    if dataset.labels is None or own.classes is None or spec.classes is None:
+        return None
+    unknown = [name for name in own.classes if name not in spec.classes]
+    if unknown:
+        raise DataError(f"{own.source}: the model knows no class {listed(unknown)}, but {listed(spec.classes, 20)}")
+    return np.array([spec.classes.index(name) for name in own.classes], np.int64)[dataset.labels]
+
+
 def ports(
-    spec: Spec, labels: Labels | None, attributes: Values | None, texts: Sequence[str] | None
+    spec: Spec, count: int, labels: Labels | None, attributes: Values | None, texts: Sequence[str] | None
 ) -> dict[str, NDArray[Any]]:
-    """What a model is told of samples, as :meth:`Dataset.told` gives it; a part that is None is not known of any."""
+    """What a model is told of samples, as :meth:`Dataset.told` gives it but for images.
+
+    A part that is None is not known of any of them: it is hidden by ``keep``, ``(count, parts)``, which is left out
+    where all is known.
+    """
     found: dict[str, NDArray[Any]] = {}
+    known = [attributes is not None] * len(spec.attributes)
+    if spec.classes is not None:
+        known = [labels is not None, *known]
+    first = np.zeros(count, np.int64) if labels is None else labels
     if spec.attributes:
-        count = next(len(part) for part in (labels, attributes, texts) if part is not None)
         unknown = np.full((count, len(spec.attributes)), np.nan)
         vector = attributes_told(spec.attributes, unknown if attributes is None else attributes)
         if spec.classes is not None:
-            first = np.full(count, np.nan) if labels is None else labels
             vector = np.concatenate([first.astype(np.float32)[:, None], vector], 1)
         found["vector"] = vector
-    elif labels is not None:
-        found["vector"] = labels
-    if spec.captions is not None and texts is not None:
-        found["tokens"], found["mask"] = spec.captions.encode(texts)
+    elif spec.classes is not None:
+        found["vector"] = first
+    if spec.captions is not None:
+        known.append(texts is not None)
+        found["tokens"], found["mask"] = spec.captions.encode([""] * count if texts is None else texts)
+    if not all(known):
+        shown = [*known, True] if spec.control is not None else known
+        found["keep"] = np.tile(np.array(shown), (count, 1))
     return found
 
 
@@ -162,6 +231,7 @@ def open_data(
     drop: Sequence[str] = (),
     categorical: Sequence[str] = (),
     condition: Sequence[str] = (),
+    control: Control | None = None,
     max_bad: float = 0.01,
 ) -> Dataset:
     """Data set from a path, the name of an embedded set, an array, an (array, labels) pair, or anything indexable.
@@ -187,7 +257,12 @@ def open_data(
         known = source[1]
         known = {name: _numpy(v) for name, v in known.items()} if isinstance(known, Mapping) else _numpy(known)
         source = (_numpy(source[0]), known)
-    return Encoded(read(_numpy(source), options))
+    dataset = Encoded(read(_numpy(source), options))
+    if control is None:
+        return dataset
+    if dataset.spec.kind != "images":
+        raise DataError(f"{dataset.spec.source}: a control is made of a picture, and these are no pictures")
+    return Under(dataset, dataset.spec.model_copy(update={"control": control}))
 
 
 def _numpy(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .controls import Control
 from .encoding import Array
 from .errors import DataError, listed
 from .spec import Kind, Spec
@@ -24,9 +25,9 @@ class Options:
     `kind`: how to read an array whose axes could mean several things. `value_range`: the raw values that become -1 and
     1 in images. `size`: side to which pictures of mixed sizes are brought. `label`, `columns`, `drop`,
     `categorical`: names of table columns (the target, those to use, those to leave out, those whose numbers are codes).
-    `condition`: names of what a model is told besides the class: columns of a table, fields of
-    metadata.jsonl, arrays of an .npz file. `max_bad`: share of unreadable pictures that may be skipped; one file always
-    may.
+    `condition`: names of what a model is told besides the class: columns of a table, fields of metadata.jsonl, arrays
+    of an .npz file. `control`: which image made of each picture it is told. `max_bad`: share of unreadable pictures
+    that may be skipped; one file always may.
     """
 
     kind: Kind | None = None
@@ -37,6 +38,7 @@ class Options:
     drop: Sequence[str] = ()
     categorical: Sequence[str] = ()
     condition: Sequence[str] = ()
+    control: Control | None = None
     max_bad: float = 0.01
 
     def __post_init__(self) -> None:

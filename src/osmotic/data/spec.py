@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt
 from .attributes import Attribute
 from .captions import Captions
 from .columns import Columns
+from .controls import Control
 from .encoding import Array, Frozen, Pixels, Standard
 from .errors import listed, plural
 
@@ -27,9 +28,9 @@ class Spec(Frozen):
     """Description of a data set and the map between its raw values and what a network sees.
 
     `shape`: one sample as the network sees it, channels first, without the batch. `classes`: names of the classes, None
-    when there are no labels. `attributes`: what else is known of every sample, `captions`: how its text is read; all
-    of that is what a model may be told. `source`: where the data came from. `count`: samples. `facts`: what was found
-    on reading that a person should know.
+    when there are no labels. `attributes`: what else is known of every sample, `captions`: how its text is read,
+    `control`: which image is made of it; all of that is what a model may be told. `source`: where the data came from.
+    `count`: samples. `facts`: what was found on reading that a person should know.
     """
 
     kind: Kind
@@ -37,6 +38,7 @@ class Spec(Frozen):
     classes: tuple[str, ...] | None = None
     attributes: tuple[Attribute, ...] = ()
     captions: Captions | None = None
+    control: Control | None = None
     source: str
     count: PositiveInt
     encoding: Encoding
@@ -81,7 +83,8 @@ class Spec(Frozen):
     def parts(self) -> tuple[str, ...]:
         """The names of what a model may be told, each of which can be hidden on its own."""
         first = () if self.classes is None else ("class",)
-        return (*first, *(a.name for a in self.attributes), *(() if self.captions is None else ("text",)))
+        text, image = () if self.captions is None else ("text",), () if self.control is None else ("image",)
+        return (*first, *(attribute.name for attribute in self.attributes), *text, *image)
 
     def columns(self) -> list[str]:
         """One line for each of the first columns of a table; empty for other kinds."""

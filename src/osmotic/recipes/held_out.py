@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from osmotic.data.columns import Categorical, Columns
-from osmotic.data.dataset import Dataset, Subset, open_data, split
+from osmotic.data.dataset import Dataset, Subset, Under, open_data, split
 from osmotic.data.encoding import Pixels, Standard
 from osmotic.data.errors import DataError
 from osmotic.data.source import Options
@@ -65,7 +65,9 @@ def _found_again(run: str | Path, spec: Spec, recipe: Recipe, data: Any) -> Data
         if data is None or not Path(source).expanduser().exists():
             raise
         raise RunError(f"{source} cannot be read as {spec.source} was, which {run} was trained on: {error}.") from None
-    for name in ("kind", "shape", "count", "classes", "encoding", "attributes", "captions"):
+    if recipe.adapted is not None:
+        dataset = Under(dataset, spec)
+    for name in ("kind", "shape", "count", "classes", "encoding", "attributes", "captions", "control"):
         if getattr(spec, name) != getattr(dataset.spec, name):
             raise RunError(
                 f"{source if isinstance(source, str) else dataset.spec.source} is not what {run} was trained on, its "

@@ -112,7 +112,7 @@ def continued(dataset: Dataset, out: str | Path, asked: Recipe) -> Recipe:
             f"{out} was distilled from {teacher}; go on with `osmotic distill` and --resume, not with `osmotic train`."
         )
     own = dataset.spec
-    for name in ("kind", "shape", "count", "classes", "encoding", "attributes", "captions"):
+    for name in ("kind", "shape", "count", "classes", "encoding", "attributes", "captions", "control"):
         if getattr(spec, name) != getattr(own, name):
             raise RunError(
                 f"{out} was trained on other data, its {name} differs; resume it with {spec.source}, read as before."
@@ -148,6 +148,8 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
     """
     if augmentations(recipe) and dataset.spec.kind != "images":
         raise ValueError(f"Mirrors, turns and shifts are for pictures, not for {dataset.spec.kind}; leave them out.")
+    if augmentations(recipe) and dataset.spec.control is not None:
+        raise ValueError("Mirrors, turns and shifts would not turn the control image with its picture; leave them out.")
     if recipe.turn and len(set(dataset.spec.shape[1:])) > 1:
         raise ValueError(f"Quarter turns need square pictures, not {dataset.spec.shape[1:]}; leave out --turn.")
     recipe = defaults.fill(recipe, dataset.spec)

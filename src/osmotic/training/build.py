@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from osmotic.adapters import ControlNet, LoRA
 from osmotic.clocks import SMOOTH, Angle
+from osmotic.data.controls import channels
 from osmotic.data.encoding import Pixels
 from osmotic.data.spec import Spec
 from osmotic.denoiser import NeuralDenoiser
@@ -26,7 +29,7 @@ from osmotic.training.classify import Classification, NoisyClassifier
 from osmotic.training.denoise import Denoising, Drop
 from osmotic.training.hybrid import Bound, Hybrid
 from osmotic.training.precision import autocast_dtype
-from osmotic.training.recipe import Architecture, Process, Recipe, Student
+from osmotic.training.recipe import Adapted, Architecture, Process, Recipe, Student
 from osmotic.training.score import NCSN, SlicedScore
 
 DEFAULT_SIGMA = 0.5
@@ -95,17 +98,24 @@ def told(spec: Spec) -> dict[str, Any]:
         ports["classes"] = classes[0]
     if spec.captions is not None:
         ports |= {"vocabulary": spec.captions.vocabulary, "reader": READER}
+    if spec.control is not None:
+        ports["image_channels"] = channels(spec.control, spec.shape)
     return ports
 
 
-def denoiser(recipe: Recipe, spec: Spec, device: torch.device) -> NeuralDenoiser:
-    """The untrained denoiser of a filled recipe; weights are a function of the recipe's seed alone."""
+def denoiser(recipe: Recipe, spec: Spec, device: torch.device, begin: nn.Module | None = None) -> NeuralDenoiser:
+    """The untrained denoiser of a filled recipe; weights are a function of the recipe's seed alone.
+
+    Args:
+        begin: the base's network where it is adapted, with its weights.
+    """
     process = recipe.process
     sigma_data = process.sigma_data or DEFAULT_SIGMA
     learned = process.objective in LEARNED_VARIANCE
     with torch.random.fork_rng([]):
         torch.manual_seed(recipe.options.seed)
-        body = network(recipe.architecture, spec, 2 if learned else 1, recipe.student)
+        body = _body(recipe, spec, 2 if learned else 1) if begin is None else copy.deepcopy(begin)
+        body = body if recipe.adapted is None else adapted(body, recipe.adapted, spec)
     schedule, target = SCHEDULES[process.schedule](), TARGETS[process.target](sigma_data)
     settings: dict[str, Any] = {
         "sigma_data": sigma_data,
@@ -115,6 +125,26 @@ def denoiser(recipe: Recipe, spec: Spec, device: torch.device) -> NeuralDenoiser
     if recipe.student is None:
         return NeuralDenoiser(body, schedule, target, **settings).to(device)
     return few_step(recipe.student, body, schedule, target, settings).to(device)
+
+
+def _body(recipe: Recipe, spec: Spec, outputs: int) -> nn.Module:
+    """The network of a recipe, or the base's where it is adapted: that knows no control image."""
+    controlled = recipe.adapted is not None and recipe.adapted.by == "control"
+    return network(
+        recipe.architecture, spec.model_copy(update={"control": None}) if controlled else spec, outputs, recipe.student
+    )
+
+
+def adapted(body: nn.Module, how: Adapted, spec: Spec) -> nn.Module:
+    """A network with what is learned beside it."""
+    if how.by == "lora":
+        lora = LoRA(body)
+        lora.add("main", how.rank)
+        return lora
+    if how.by == "control":
+        assert spec.control is not None
+        return ControlNet(body, channels(spec.control, spec.shape))
+    return body
 
 
 def few_step(
@@ -137,8 +167,8 @@ def few_step(
 Made = Callable[[NeuralDenoiser, Law, Weight, Drop, Spec, Process], Denoising]
 
 
-def task(recipe: Recipe, spec: Spec, device: torch.device) -> Denoising:
-    """The training task of a filled recipe.
+def task(recipe: Recipe, spec: Spec, device: torch.device, begin: nn.Module | None = None) -> Denoising:
+    """The training task of a filled recipe; ``begin`` as in :func:`denoiser`.
 
     Raises:
         ValueError: for settings that the objective does not have.
@@ -147,7 +177,7 @@ def task(recipe: Recipe, spec: Spec, device: torch.device) -> Denoising:
     sigma_data = process.sigma_data or DEFAULT_SIGMA
     law, weight = LAWS[process.law](sigma_data), WEIGHTS[process.weight](sigma_data)
     drop = dropped(process, spec)
-    return OBJECTIVES[process.objective](denoiser(recipe, spec, device), law, weight, drop, spec, process)
+    return OBJECTIVES[process.objective](denoiser(recipe, spec, device, begin), law, weight, drop, spec, process)
 
 
 def classifier(recipe: Recipe, spec: Spec, device: torch.device) -> NoisyClassifier:

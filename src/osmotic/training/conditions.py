@@ -12,6 +12,7 @@ from torch import Tensor
 
 from osmotic.condition import Condition
 from osmotic.data.attributes import parse
+from osmotic.data.controls import channels
 from osmotic.data.dataset import ports
 from osmotic.data.errors import closest, listed
 from osmotic.data.spec import Spec
@@ -50,8 +51,28 @@ def told(spec: Spec, wanted: Mapping[str, Any], n: int) -> Condition:
         texts = ["" if value is None else str(value) for value in each["text"]]
         for text in set(texts):
             spec.captions.prompt(text)
-    known = {name: torch.from_numpy(values) for name, values in ports(spec, labels, attributes, texts).items()}
+    known = {name: torch.from_numpy(values) for name, values in ports(spec, n, labels, attributes, texts).items()}
+    known |= {} if spec.control is None else {"image": images(spec, each["image"])}
     return Condition(**known, keep=None if keep.all() else torch.from_numpy(keep))
+
+
+def images(spec: Spec, each: list[Any]) -> Tensor:
+    """The control image ``(n, channels, *positions)`` of each sample, blank where there is none.
+
+    Raises:
+        ValueError: for one of another shape.
+    """
+    assert spec.control is not None
+    shape = (channels(spec.control, spec.shape), *spec.shape[1:])
+    found = torch.zeros(len(each), *shape)
+    for i, image in enumerate(each):
+        if image is None:
+            continue
+        value = torch.as_tensor(image, dtype=torch.float32)
+        if value.shape != shape:
+            raise ValueError(f"The image that this model is told has the shape {shape}, not {tuple(value.shape)}.")
+        found[i] = value
+    return found
 
 
 def blank(spec: Spec, n: int) -> Condition | None:
@@ -66,7 +87,8 @@ def rows(name: str, value: Any, n: int) -> list[Any]:
         ValueError: for as many as are neither 1 nor n.
     """
     if isinstance(value, Tensor | np.ndarray):
-        value = value.reshape(-1).tolist()
+        image = name == "image"  # one for all, or one for each
+        value = ([value] if value.ndim == 3 else list(value)) if image else value.reshape(-1).tolist()
     if isinstance(value, str) or not isinstance(value, Sequence):
         return [value] * n
     if len(value) not in (1, n):

@@ -45,6 +45,7 @@ Objective = Literal[
     "ddgan",
 ]
 Coupling = Literal["independent", "optimal"]
+Adaption = Literal["lora", "control", "whole"]
 # The few-step methods: those that need a teacher, and those that can do without.
 Method = Literal[
     "knowledge",
@@ -232,6 +233,14 @@ class Student(Frozen):
     fingerprint: str | None = Field(None, description="of those weights")
 
 
+class Adapted(Frozen):
+    """What was put beside a trained network, or that it was trained further."""
+
+    by: Adaption
+    base: str = Field(description="the run it began with, and which of its weights")
+    rank: int = Field(4, ge=1, description="of LoRA")
+
+
 class Recipe(Frozen):
     """Everything that decides the outcome of a training run, but the data themselves."""
 
@@ -239,6 +248,7 @@ class Recipe(Frozen):
     architecture: Architecture = Architecture()
     process: Process = Process()
     student: Student | None = None
+    adapted: Adapted | None = None
     distillation: Distillation = Distillation()
     holdout: float = Field(0.1, ge=0, lt=1, description="share of the data held out to measure the loss on")
     reading: dict[str, Any] = Field({}, description="how the data were read, where that was not found")

@@ -1,0 +1,54 @@
+"""Images that a model may be told beside a picture, made from the picture itself: edges, grey values, blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .encoding import FloatArray
+
+Control = Literal["edges", "grey", "blocks"]
+
+STRONG = 0.5  # slope of luma, of a range of 2 over a pixel, from which there is an edge
+BLOCK = 4
+
+
+def edges(x: FloatArray) -> FloatArray:
+    """1 where the luma changes by a quarter of its range from pixel to pixel or more, else 0: ``(B, 1, H, W)``.
+
+    The larger of the two central differences in each direction, between neighbours on both sides (at the rim: on one).
+    """
+    light = grey(x)[:, 0].astype(np.float64)
+    across, down = (np.abs(np.gradient(light, axis=axis)) for axis in (2, 1))
+    return np.asarray(np.maximum(across, down) >= STRONG, np.float32)[:, None]
+
+
+def grey(x: FloatArray) -> FloatArray:
+    """The luma of red, green and blue (ITU-R BT.601), ``(B, 1, H, W)``; a grey picture itself."""
+    if x.shape[1] != 3:
+        return x[:, :1].astype(np.float32)
+    weights: NDArray[np.float32] = np.array([0.299, 0.587, 0.114], np.float32)
+    return np.asarray(np.einsum("bchw,c->bhw", x, weights)[:, None], np.float32)
+
+
+def blocks(x: FloatArray) -> FloatArray:
+    """The mean over blocks of 4 x 4 pixels (those at the far rim may be smaller), ``(B, C, H, W)``."""
+    found = x.astype(np.float64)
+    for axis in (2, 3):
+        starts = np.arange(0, x.shape[axis], BLOCK)
+        sizes = np.diff([*starts, x.shape[axis]])
+        shape = [-1 if a == axis else 1 for a in range(4)]
+        found = np.add.reduceat(found, starts, axis) / sizes.reshape(shape)
+        found = np.repeat(found, sizes, axis)
+    return found.astype(np.float32)
+
+
+CONTROLS: dict[Control, Callable[[FloatArray], FloatArray]] = {"edges": edges, "grey": grey, "blocks": blocks}
+
+
+def channels(control: Control, shape: tuple[int, ...]) -> int:
+    """How many channels a control of pictures ``(C, H, W)`` has."""
+    return shape[0] if control == "blocks" else 1
