@@ -123,7 +123,7 @@ def test_every_sample_has_a_scale_of_its_own_and_keeps_its_label():
 def test_data_without_labels_are_refused():
     with pytest.raises(ValueError, match="needs labels, and these data have none; use --method progressive"):
         scaled(batch(cond=False), 4.0)
-    with pytest.raises(ValueError, match="needs a teacher of labelled data"):
+    with pytest.raises(ValueError, match="needs a teacher that was told classes"):
         METHOD.stages(Start(VE(40.0), 0.5, 1, False, Distillation()))
 
 

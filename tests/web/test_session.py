@@ -72,7 +72,7 @@ def test_a_class_that_looks_like_a_flag_or_a_number_is_named_so_that_the_command
     other.model.spec = spec
     for label, name in enumerate(spec.classes):
         words = shlex.split(other.command(dataclasses.replace(DRAW, label=label)))
-        assert parse(Sample, "sample", words[2:]).sampling.classes == (name,)
+        assert parse(Sample, "sample", words[2:]).wanted.classes == (name,)
 
 
 def test_frames_go_from_unit_noise_to_the_samples(session):

@@ -110,7 +110,7 @@ class Guided(Progressive):
 def _stages(start: Start) -> tuple[Stage, ...]:
     if not start.told:
         raise ValueError(
-            "Guided distillation needs a teacher of labelled data, and this one was told nothing; use --method "
+            "Guided distillation needs a teacher that was told classes or texts, and this one was not; use --method "
             "progressive."
         )
     return (Stage("scales", _student, Scales, SHARE), *rounds(start, "guided", Guided, guided=True))

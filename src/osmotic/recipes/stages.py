@@ -80,7 +80,7 @@ def under_guidance(model: Model, scale: float) -> Denoiser:
     if scale == 1:
         return model.denoiser
     if not model.spec.parts:
-        raise ValueError("This teacher was told nothing that guidance could lead to; leave out --guidance.")
+        raise ValueError("This teacher has no classes or texts to lead to; leave out --guidance.")
     if model.recipe.process.condition_dropout == 0:
         raise ValueError("This teacher never learned guidance (--condition-dropout 0); leave out --guidance.")
     return ClassifierFree(model.denoiser, scale)
