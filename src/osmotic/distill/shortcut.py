@@ -140,7 +140,7 @@ METHOD = Method(
     what="a jump is two jumps of half the length; with or without a teacher",
     stages=single(STUDENT, Shortcut),
     teacher=False,
-    steps=2600,
+    steps=2300,
     rate=0.5,
     reads=frozenset({"guidance"}),
 )
