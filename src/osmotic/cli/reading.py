@@ -35,5 +35,8 @@ class Reading:
     control: Annotated[
         Control | None, _flag(CHOICES, "an image made of each picture, which the model is told, too")
     ] = None
+    text_encoder: Annotated[
+        str | None, _flag("NAME", "folder or hub name of a frozen CLIP, T5, ... that reads captions (default: learned)")
+    ] = None
     kind: Annotated[Kind | None, _flag(KINDS, "what an array holds, where its axes could mean several things")] = None
     max_bad: Annotated[float | None, _flag("FLOAT", "share of unreadable pictures to skip (default: 0.01)")] = None

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .attributes import told as attributes_told
+from .captions import Captions
 from .controls import CONTROLS, Control
 from .counter import permutation, uniform
+from .encoder import Encoder, fit_encoder
 from .errors import DataError, listed
 from .read import read
 from .source import Labels, Options, Source
@@ -57,6 +59,33 @@ class Dataset(abc.ABC):
         """File name or row of one sample, to name a bad one."""
 
 
+class Texts:
+    """The captions of a data set, each different one read once.
+
+    Args:
+        captions: how they are read.
+        texts: one a sample.
+    """
+
+    def __init__(self, captions: Captions | Encoder, texts: Sequence[str]) -> None:
+        different, self.which = np.unique(np.asarray(texts, dtype=str), return_inverse=True)
+        tokens, self.mask = captions.encode(different.tolist())
+        # Half the memory, at an error far below what an encoder means.
+        self.tokens = tokens.astype(np.float16) if tokens.dtype == np.float32 else tokens
+
+    @classmethod
+    def of(cls, spec: Spec, texts: Sequence[str] | None) -> Texts | None:
+        """Those of data that have some."""
+        return None if spec.captions is None or texts is None else cls(spec.captions, texts)
+
+    def told(self, indices: Indices) -> dict[str, Tensor]:
+        """The ports of some samples."""
+        rows = self.which[indices]
+        tokens = torch.from_numpy(self.tokens[rows])
+        mask = torch.from_numpy(self.mask[rows])
+        return {"tokens": tokens.float() if tokens.is_floating_point() else tokens, "mask": mask}
+
+
 class Encoded(Dataset):
     """The samples of a source, encoded batch by batch."""
 
@@ -66,7 +95,8 @@ class Encoded(Dataset):
         self.labels = source.labels
         self.attributes = source.attributes
         self.texts = source.texts
-        self._told = ports(source.spec, len(source), source.labels, source.attributes, source.texts)
+        self._texts = Texts.of(source.spec, source.texts)
+        self._told = ports(source.spec, len(source), source.labels, source.attributes, self._texts)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -77,7 +107,8 @@ class Encoded(Dataset):
 
     def told(self, indices: Indices) -> dict[str, Tensor]:
         chosen = np.asarray(indices, np.int64)
-        return {name: torch.from_numpy(values[chosen]) for name, values in self._told.items()}
+        found = {name: torch.from_numpy(values[chosen]) for name, values in self._told.items()}
+        return found if self._texts is None else found | self._texts.told(chosen)
 
     def name(self, index: int) -> str:
         return self.source.name(index)
@@ -131,7 +162,8 @@ class Under(Dataset):
         self.labels = _renumbered(dataset, spec)
         self.attributes = dataset.attributes if own.attributes == spec.attributes else None
         self.texts = None if spec.captions is None else dataset.texts
-        self._told = ports(self.spec, len(dataset), self.labels, self.attributes, self.texts)
+        self._texts = Texts.of(self.spec, self.texts)
+        self._told = ports(self.spec, len(dataset), self.labels, self.attributes, self._texts)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -145,6 +177,7 @@ class Under(Dataset):
     def told(self, indices: Indices) -> dict[str, Tensor]:
         chosen = np.asarray(indices, np.int64)
         found = {name: torch.from_numpy(values[chosen]) for name, values in self._told.items()}
+        found |= {} if self._texts is None else self._texts.told(chosen)
         if self.spec.control is not None:
             found["image"] = torch.from_numpy(CONTROLS[self.spec.control](self.batch(chosen)[0].numpy()))
         return found
@@ -165,9 +198,9 @@ def _renumbered(dataset: Dataset, spec: Spec) -> Labels | None:
 
 
 def ports(
-    spec: Spec, count: int, labels: Labels | None, attributes: Values | None, texts: Sequence[str] | None
+    spec: Spec, count: int, labels: Labels | None, attributes: Values | None, texts: Sequence[str] | Texts | None
 ) -> dict[str, NDArray[Any]]:
-    """What a model is told of samples, as :meth:`Dataset.told` gives it but for images.
+    """What a model is told of samples, as :meth:`Dataset.told` gives it but for images and for :class:`Texts`.
 
     A part that is None is not known of any of them: it is hidden by ``keep``, ``(count, parts)``, which is left out
     where all is known.
@@ -187,7 +220,8 @@ def ports(
         found["vector"] = first
     if spec.captions is not None:
         known.append(texts is not None)
-        found["tokens"], found["mask"] = spec.captions.encode([""] * count if texts is None else texts)
+        if not isinstance(texts, Texts):  # those of a data set are many, and are looked up for each batch
+            found["tokens"], found["mask"] = spec.captions.encode([""] * count if texts is None else texts)
     if not all(known):
         shown = [*known, True] if spec.control is not None else known
         found["keep"] = np.tile(np.array(shown), (count, 1))
@@ -232,6 +266,7 @@ def open_data(
     categorical: Sequence[str] = (),
     condition: Sequence[str] = (),
     control: Control | None = None,
+    text_encoder: str | None = None,
     max_bad: float = 0.01,
 ) -> Dataset:
     """Data set from a path, the name of an embedded set, an array, an (array, labels) pair, or anything indexable.
@@ -258,11 +293,15 @@ def open_data(
         known = {name: _numpy(v) for name, v in known.items()} if isinstance(known, Mapping) else _numpy(known)
         source = (_numpy(source[0]), known)
     dataset = Encoded(read(_numpy(source), options))
-    if control is None:
-        return dataset
-    if dataset.spec.kind != "images":
+    told: dict[str, Any] = {}
+    if text_encoder is not None:
+        if dataset.texts is None:
+            raise DataError(f"{dataset.spec.source}: no captions for a text encoder to read: leave it out")
+        told["captions"] = fit_encoder(text_encoder, dataset.texts)
+    if control is not None and dataset.spec.kind != "images":
         raise DataError(f"{dataset.spec.source}: a control is made of a picture, and these are no pictures")
-    return Under(dataset, dataset.spec.model_copy(update={"control": control}))
+    told |= {} if control is None else {"control": control}
+    return Under(dataset, dataset.spec.model_copy(update=told)) if told else dataset
 
 
 def _numpy(value: Any) -> Any:

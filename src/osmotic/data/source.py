@@ -26,8 +26,9 @@ class Options:
     1 in images. `size`: side to which pictures of mixed sizes are brought. `label`, `columns`, `drop`,
     `categorical`: names of table columns (the target, those to use, those to leave out, those whose numbers are codes).
     `condition`: names of what a model is told besides the class: columns of a table, fields of metadata.jsonl, arrays
-    of an .npz file. `control`: which image made of each picture it is told. `max_bad`: share of unreadable pictures
-    that may be skipped; one file always may.
+    of an .npz file. `control`: which image made of each picture it is told. `text_encoder`: folder or hub name of the
+    frozen model that reads captions; by default a small one learns with the network. `max_bad`: share of unreadable
+    pictures that may be skipped; one file always may.
     """
 
     kind: Kind | None = None
@@ -39,6 +40,7 @@ class Options:
     categorical: Sequence[str] = ()
     condition: Sequence[str] = ()
     control: Control | None = None
+    text_encoder: str | None = None
     max_bad: float = 0.01
 
     def __post_init__(self) -> None:

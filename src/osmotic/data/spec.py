@@ -12,6 +12,7 @@ from .attributes import Attribute
 from .captions import Captions
 from .columns import Columns
 from .controls import Control
+from .encoder import Encoder
 from .encoding import Array, Frozen, Pixels, Standard
 from .errors import listed, plural
 
@@ -37,7 +38,7 @@ class Spec(Frozen):
     shape: tuple[PositiveInt, ...]
     classes: tuple[str, ...] | None = None
     attributes: tuple[Attribute, ...] = ()
-    captions: Captions | None = None
+    captions: Captions | Encoder | None = None
     control: Control | None = None
     source: str
     count: PositiveInt

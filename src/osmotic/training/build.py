@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from osmotic.adapters import ControlNet, LoRA
 from osmotic.clocks import SMOOTH, Angle
 from osmotic.data.controls import channels
+from osmotic.data.encoder import Encoder
 from osmotic.data.encoding import Pixels
 from osmotic.data.spec import Spec
 from osmotic.denoiser import NeuralDenoiser
@@ -96,7 +97,9 @@ def told(spec: Spec) -> dict[str, Any]:
         ports["attributes"] = (*classes, *(attribute.categories for attribute in spec.attributes))
     elif classes:
         ports["classes"] = classes[0]
-    if spec.captions is not None:
+    if isinstance(spec.captions, Encoder):
+        ports["token_features"] = spec.captions.width
+    elif spec.captions is not None:
         ports |= {"vocabulary": spec.captions.vocabulary, "reader": READER}
     if spec.control is not None:
         ports["image_channels"] = channels(spec.control, spec.shape)
