@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ from PIL import Image
 
 from osmotic.data.attributes import fit, parse
 from osmotic.data.captions import BYTES, LONGEST, Captions, fit_captions
-from osmotic.data.dataset import open_data, split
+from osmotic.data.dataset import Under, open_data, split
 from osmotic.data.errors import DataError
 from osmotic.data.table import to_table
 
@@ -180,3 +183,67 @@ def test_a_table_gives_its_told_columns_back_where_they_stood(tmp_path):
         open_data(path, condition=("kind",), label="kind")
     with pytest.raises(DataError, match="told and also dropped"):
         open_data(path, condition=("area",), drop=("area",))
+
+
+def test_words_have_the_same_ids_in_every_process():
+    """Sets have another order in every process; ranks and later commands must read captions alike."""
+    program = (
+        "from osmotic.data.captions import fit_captions;"
+        "print(fit_captions(['a red fox', 'a red fox', 'the blue owl', 'the blue owl']).words)"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", program], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(said) == 1
+    assert "fox" in said.pop()
+
+
+def test_composed_and_decomposed_letters_are_one_and_any_text_can_be_spelled():
+    captions = fit_captions(["caf\u00e9", "caf\u00e9", "rare"])
+    assert captions.tokens("cafe\u0301") == captions.tokens("caf\u00e9")
+    assert captions.tokens("\ud800")
+
+
+def test_another_table_is_read_in_the_model_s_columns(tmp_path):
+    (tmp_path / "a.csv").write_text("n,kind,extra\n" + "\n".join(f"{10 * i},{'abc'[i % 3]},{i}" for i in range(12)))
+    (tmp_path / "b.csv").write_text("n,kind,extra\n" + "\n".join(f"{20 + 5 * i},{'cb'[i % 2]},{i}" for i in range(8)))
+    base = open_data(tmp_path / "a.csv", condition=("extra",)).spec
+    under = Under(open_data(tmp_path / "b.csv", condition=("extra",)), base)
+    raw = base.decode(under.batch(np.arange(8))[0].numpy())
+    numeric, kinds = base.encoding.columns
+    numbers = numeric.origin + numeric.unit * raw[:, 0]
+    assert np.abs(numbers - (20 + 5 * np.arange(8))).max() <= numeric.unit / 2  # a model of tens has no fives
+    assert [kinds.categories[int(code)] for code in raw[:, 1]] == ["cb"[i % 2] for i in range(8)]
+    assert under.attributes[:, 0].tolist() == list(range(8))
+    (tmp_path / "c.csv").write_text("n,kind,extra\n1,z,2\n2,a,3")
+    with pytest.raises(DataError, match="never saw z"):
+        Under(open_data(tmp_path / "c.csv", condition=("extra",)), base)
+    (tmp_path / "d.csv").write_text("m,kind,extra\n1,a,2\n2,a,3")
+    with pytest.raises(DataError, match="its columns are m, kind"):
+        Under(open_data(tmp_path / "d.csv", condition=("extra",)), base)
+    with pytest.raises(DataError, match="is told no kind"):
+        Under(open_data(tmp_path / "b.csv", condition=("kind",)), open_data(tmp_path / "a.csv", drop=("kind",)).spec)
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ({"title": [f"title {i}" for i in range(1500)]}, "too many for categories"),
+        ({"size": [float("nan")] * 1500}, "no values at all"),
+    ],
+)
+def test_attributes_that_say_nothing_or_too_much_are_refused(known, words):
+    with pytest.raises(DataError, match=words):
+        open_data((np.zeros((1500, 2)), known))
+
+
+def test_conditions_that_nobody_gave_are_refused(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(20, 3)))
+    with pytest.raises(DataError, match="nothing called size"):
+        open_data(tmp_path / "x.npy", condition=("size",))
+    (tmp_path / "t.csv").write_text("class,b\n1,2\n2,3\n3,4")
+    with pytest.raises(DataError, match="cannot be called 'class'"):
+        open_data(tmp_path / "t.csv", condition=("class",))

@@ -166,3 +166,30 @@ def test_controls_are_what_they_say():
     assert np.allclose(means[:, :, 4:, 8:], colour[:, :, 4:, 8:].mean((2, 3), keepdims=True), atol=1e-6)
     for make in CONTROLS.values():
         assert make(colour).dtype == np.float32
+
+
+@pytest.mark.parametrize("by", ["lora", "control"])
+def test_every_weight_of_an_adapted_model_s_student_learns(base, tmp_path, by):
+    from osmotic.recipes.distill import distill
+
+    reading = {"control": "edges"} if by == "control" else {}
+    made = adapt(base.directory, "digits", tmp_path / "made", by, options=FEW, reading=reading)
+    run = distill(made.directory, tmp_path / "student", "ctm", options=FEW)
+    first = load(base.directory).denoiser.network.state_dict()
+    student = load(run.directory).denoiser.network.state_dict()
+    moved = [name for name, weight in first.items() if not torch.equal(weight, student[f"network.{name}"])]
+    assert len(moved) > 0.5 * len(first)
+    assert any("aim.last" in name and weight.abs().sum() > 0 for name, weight in student.items())
+
+
+def test_a_control_run_is_resumed_without_saying_it_again_and_other_data_are_refused(
+    base, negatives, tmp_path, osmotic
+):
+    out = tmp_path / "out"
+    words = ["adapt", base.directory, negatives, "--out", out, "--by", "control"]
+    assert osmotic(*words, "--control", "edges", *TINY)[0] == 0
+    code, _, err = osmotic(*words, "--resume", "--steps", 6)
+    assert code == 0, err
+    code, _, err = osmotic("adapt", base.directory, "digits", "--out", out, "--by", "control", "--resume")
+    assert code == 2
+    assert "trained on other data" in err

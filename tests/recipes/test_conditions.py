@@ -156,3 +156,32 @@ def test_a_model_told_two_things_knows_each_alone(tmp_path):
     assert drawn(a=-0.5).mean() == pytest.approx(0.5, abs=0.15)
     assert drawn(a=-0.5).std() == pytest.approx(1.0, abs=0.1)
     assert drawn().std() == pytest.approx((1 / 3 + 1.01) ** 0.5, abs=0.1)
+
+
+def test_what_was_never_hidden_cannot_be_left_out(captioned, tmp_path):
+    recipe = Recipe(
+        options=FEW,
+        architecture=Architecture(widths=(8, 16), blocks=1),
+        process=Process(condition_dropout=0.0),
+        reading={"condition": ["size"]},
+    )
+    model = load(train(str(captioned), tmp_path / "run", recipe).directory)
+    assert model.sample(1, {"text": "a red dot", "size": 2.0}, steps=1).isfinite().all()
+    with pytest.raises(ValueError, match="never trained without its size"):
+        model.sample(1, {"text": "a red dot"}, steps=1)
+
+
+def test_tables_are_drawn_with_some_of_what_they_are_told(tmp_path, osmotic):
+    path = tmp_path / "rows.csv"
+    rows = [f"{i / 2},{'ab'[i % 2]},{'xyz'[i % 3]},{i * 0.1}" for i in range(60)]
+    path.write_text("\n".join(["area,kind,mark,weight", *rows]))
+    run = tmp_path / "run"
+    words = ["--condition", "area", "mark", "--label", "kind", *TINY]
+    assert osmotic("train", path, "--out", run, *words)[0] == 0
+    code, _, err = osmotic("sample", run, "--set", "area", 3.5, "--count", 4, "--steps", 2)
+    assert code == 0, err
+    found = list(csv.DictReader((run / "samples" / "seed-0" / "samples.csv").open()))
+    assert [row["kind"] for row in found] == ["a", "b", "a", "b"]  # classes in turn, as the help says
+    assert {row["area"] for row in found} == {"3.5"}
+    assert {row["mark"] for row in found} == {""}
+    assert "told: area" in osmotic("info", run)[1]

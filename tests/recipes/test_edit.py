@@ -186,3 +186,46 @@ def test_results_do_not_depend_on_the_batch_and_identities_hold(digits):
     near = (redraw(model, x, 0.02, Way(steps=10)) - x).square().mean()
     far = (redraw(model, x, 0.6, Way(steps=10)) - x).square().mean()
     assert near < 0.02 < far
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """A model of a table of dates, whole numbers in tens, texts that look like numbers, and a class of floats."""
+    root = tmp_path_factory.mktemp("rows")
+    lines = [f"2020-01-{1 + i % 28:02d},{10 * (i % 6)},{['01', '02', 'x'][i % 3]},{i % 3}.0" for i in range(60)]
+    (root / "rows.csv").write_text("\n".join(["day,tens,mark,kind", *lines]))
+    recipe = Recipe(options=FEW, architecture=Architecture(widths=(16,)), reading={"label": "kind"})
+    train(str(root / "rows.csv"), root / "run", recipe)
+    return root
+
+
+def test_cells_come_back_as_they_stood_whatever_their_type(rows, tmp_path, osmotic):
+    (tmp_path / "gaps.csv").write_text("day,tens,mark,kind\n2020-01-05,15,,1.0\n,20,01,2.0\n2020-01-09,,02,\n")
+    code, _, err = osmotic("edit", rows / "run", tmp_path / "gaps.csv", *FAST, "--out", tmp_path / "out")
+    assert code == 0, err
+    found = list(csv.DictReader((tmp_path / "out" / "edited.csv").open()))
+    assert [row["day"] for row in found[:2]] == ["2020-01-05"] * 2
+    assert [row["tens"] for row in found[:4]] == ["15", "15", "20", "20"]
+    assert [row["mark"] for row in found[2:]] == ["01", "01", "02", "02"]
+    assert all(row[name] for row in found for name in ("day", "tens", "mark"))
+
+
+def test_drawing_over_rows_changes_them_and_gaps_are_filled_first(rows, tmp_path, osmotic):
+    (tmp_path / "whole.csv").write_text("day,tens,mark,kind\n2020-01-05,10,01,1.0\n2020-01-06,20,02,2.0\n")
+    words = [rows / "run", tmp_path / "whole.csv", "--strength", 0.95, *FAST]
+    code, _, err = osmotic("edit", *words, "--out", tmp_path / "out")
+    assert code == 0, err
+    found = list(csv.DictReader((tmp_path / "out" / "edited.csv").open()))
+    assert len(found) == 4
+    assert any(row["day"] not in ("2020-01-05", "2020-01-06") for row in found)
+    (tmp_path / "gaps.csv").write_text("day,tens,mark,kind\n2020-01-05,,01,1.0\n")
+    code, _, err = osmotic("edit", rows / "run", tmp_path / "gaps.csv", "--strength", 0.5, "--out", tmp_path / "no")
+    assert code == 2
+    assert "fill them first" in err
+
+
+def test_pictures_go_from_one_to_another_under_a_class(digits, pictures, tmp_path, osmotic):
+    words = [pictures / "0.png", pictures / "1.png", "--between", 3, "--class", "1", "--out", tmp_path / "out"]
+    code, _, err = osmotic("edit", digits.directory, *words)
+    assert code == 0, err
+    assert len(results(tmp_path / "out")) == 3

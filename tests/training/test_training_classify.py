@@ -150,3 +150,17 @@ def test_the_domain_of_held_out_measurement_is_apart(points):
     ]
     first, second = (task.loss(PLAYER, batch, task.players) for batch in both)
     assert not torch.equal(first, second)
+
+
+def test_the_class_is_the_first_of_several_attributes(points):
+    """With two classes and one attribute the vector is (B, 2): no class probabilities."""
+    classifier = NoisyClassifier(Exact(mixture(), 0.5), VP(), 0.5)
+    task, n = Classification(classifier, Uniform()), 16
+    x0, labels = torch.from_numpy(points[0][:n]), torch.from_numpy(points[1][:n])
+    noise = Noise(0, 0, n, 0, n, torch.device("cpu"))
+    told = torch.stack([labels.float(), torch.randn(n), torch.randn(n)], dim=1)
+    plain, several = (
+        task.loss(PLAYER, Batch(x0, Condition(vector=v), np.arange(n), np.arange(n), 0, noise), task.players)
+        for v in (labels, told)
+    )
+    assert torch.equal(plain, several)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,11 +99,16 @@ def main(words: list[str]) -> int:
 
     model = load(command.run, drawing.weights)
     taken = read_given(command.inputs, model.spec, editing.downsampled or 1, editing.grey)
+    if editing.was is not None or editing.between is not None:
+        drawing = drawing.model_copy(update={"each": 1})  # nothing is drawn at random
+    if guiding.classifier is not None and model.spec.classes is None:
+        raise UsageError("This model was trained without classes; --classifier leads `osmotic sample` alone.")
     way, labels = how(model, wanted, guiding, drawing, taken)
     with tqdm(total=len(taken.x) * way.each, desc="editing", unit="result", delay=2, leave=False) as bar:
         x = edited(model, taken, editing, way, bar.update)
     spoken = shlex.join(["osmotic", "edit", *words])
-    for path in written(model, x, taken, labels, out, spoken):
+    filled = editing.strength is None and editing.was is None and editing.between is None
+    for path in written(model, x, taken, labels if len(x) == len(taken.x) * way.each else None, filled, out, spoken):
         print(path)
     return 0
 
@@ -129,7 +134,7 @@ def how(model: Model, wanted: Wanted, guiding: Guiding, drawing: Drawing, taken:
     spec, total = model.spec, len(taken.x) * drawing.each
     cond: dict[str, Any] | None = taken.told(spec, drawing.each) or None
     labels = None
-    if wanted.classes or wanted.prompt or wanted.attributes:
+    if wanted.classes or wanted.prompt or wanted.attributes or wanted.control:
         said, labels, _ = asked(spec, wanted, total)
         cond = (cond or {}) | (said or {})
     negative = away(spec, wanted)
@@ -166,6 +171,8 @@ def edited(model: Model, taken: Given, editing: Editing, way: Way, progress: Pro
     pictured = ("mask", "downsampled", "blurred", "grey")
     if spec.kind != "images" and any(getattr(editing, name) not in (None, False) for name in pictured):
         raise UsageError(f"That edit is for pictures; this model makes {spec.kind}.")
+    if x.isnan().any() and (editing.strength or editing.was or editing.between):
+        raise UsageError("The input has gaps; fill them first, without --strength, --from and --between.")
     if editing.strength is not None:
         return redraw(model, x, editing.strength, way, progress)
     if editing.was is not None:
@@ -174,7 +181,8 @@ def edited(model: Model, taken: Given, editing: Editing, way: Way, progress: Pro
     if editing.between is not None:
         if len(x) != 2:
             raise UsageError(f"--between goes from one input to a second; {len(x)} were given.")
-        return between(model, x[0], x[1], editing.between, way)
+        one = {name: values[0] for name, values in way.cond.items()} if isinstance(way.cond, dict) else None
+        return between(model, x[0], x[1], editing.between, replace(way, cond=one))
     operator: Operator | None = None
     if editing.downsampled is not None:
         operator = Downsample(editing.downsampled)
@@ -197,7 +205,9 @@ def edited(model: Model, taken: Given, editing: Editing, way: Way, progress: Pro
     return fill(model, x, way, progress)
 
 
-def written(model: Model, x: Tensor, taken: Given, labels: list[int] | None, out: Path, spoken: str) -> list[Path]:
+def written(
+    model: Model, x: Tensor, taken: Given, labels: list[int] | None, filled: bool, out: Path, spoken: str
+) -> list[Path]:
     """The results as files; pictures also as a grid, a row for each input."""
     import numpy as np
 
@@ -208,7 +218,7 @@ def written(model: Model, x: Tensor, taken: Given, labels: list[int] | None, out
     notes = [{"command": spoken}] * len(arrays)
     raw = spec.decode(arrays)
     each = len(arrays) // len(taken.x)
-    if each and taken.raw is not None and len(arrays) == each * len(taken.x):
+    if filled:
         raw = taken.restored(raw, each)
     with fresh(out) as folder:
         if spec.kind == "images":
@@ -222,7 +232,7 @@ def written(model: Model, x: Tensor, taken: Given, labels: list[int] | None, out
             else:
                 paths.append(draw(raw, spec, folder / "grid.png"))
         else:
-            paths = [_rows(raw, spec, folder, taken, each)]
+            paths = [_rows(raw, spec, folder, taken, each if filled else 0)]
     return [out / path.relative_to(folder) for path in paths]
 
 
@@ -236,8 +246,9 @@ def _rows(raw: Any, spec: Spec, folder: Path, taken: Given, each: int) -> Path:
         from osmotic.data.table import edited_table, write_table
 
         path = folder / "edited.csv"
-        known = {name: [value for value in values for _ in range(each)] for name, values in taken.known.items()}
-        write_table(edited_table(raw, spec, known), path)
+        # What was given stands again where gaps were filled; elsewhere every cell is the model's.
+        cells = {name: [value for value in values for _ in range(each)] for name, values in taken.cells.items()}
+        write_table(edited_table(raw, spec, cells if each else {}), path)
         return path
     path = folder / "edited.npz"
     with whole(path) as part:

@@ -97,7 +97,7 @@ def _bad(model: Model, run: Path) -> Denoiser:
     from osmotic.training.model import load
 
     bad = load(run, device=model.device)
-    for name in ("shape", "encoding", "classes", "attributes", "captions"):
+    for name in ("shape", "encoding", "classes", "attributes", "captions", "control"):
         if getattr(bad.spec, name) != getattr(model.spec, name):
             raise UsageError(f"{run} draws other data than this model, their {name} differs; name a run of the same.")
     return bad.denoiser

@@ -41,6 +41,8 @@ def about_data(what: str, reading: dict[str, Any]) -> list[str]:
     from osmotic.data.scan import scan
     from osmotic.data.source import Options
 
+    for made in ("control", "text_encoder"):  # made of the data when training begins
+        reading.pop(made, None)
     return scan(what, Options(**reading)).lines()
 
 
@@ -57,6 +59,9 @@ def about_run(path: Path) -> list[str]:
         *about_stages(run),
         f"data: {data.get('source')}, {count} of shape {tuple(data.get('shape', ()))}",
     ]
+    lines += known(data)
+    if recipe.get("adapted"):
+        lines.append("adapted: " + ", ".join(f"{name} {_plain(value)}" for name, value in recipe["adapted"].items()))
     parts = {part: recipe.get(part) or {} for part in ("student", "architecture", "process", "options")}
     if parts["student"]:
         plain = Distillation().model_dump()
@@ -73,6 +78,13 @@ def about_run(path: Path) -> list[str]:
         losses = ", ".join(f"{k} {v:.4g}" for k, v in record.items() if k == "loss" or k.startswith("loss/"))
         lines.append(f"training {losses} at step {record['step']:,}, {skipped} skipped")
     return lines + about_tuning(Tuning(run))
+
+
+def known(data: dict[str, Any]) -> list[str]:
+    """What a model is told besides the class, by the names that `osmotic sample --set` takes."""
+    lines = [f"told: {attribute['column']['name']}" for attribute in data.get("attributes", ())]
+    lines += ["told: a text (--prompt)"] if data.get("captions") else []
+    return lines + ([f"told: {data['control']} of a picture (--control)"] if data.get("control") else [])
 
 
 def about_stages(run: Run) -> list[str]:

@@ -236,6 +236,8 @@ def classed(spec: Spec, guiding: Guiding) -> tuple[Spec, bool]:
     """The data as they can be asked for, and whether their classes are lent by a classifier."""
     if guiding.classifier is None or spec.classes is not None:
         return spec, False
+    if spec.parts:
+        raise UsageError("--classifier leads models that are told classes or nothing; this one is told other things.")
     from osmotic.training.model import stored
     from osmotic.training.run import Run
 

@@ -20,7 +20,7 @@ class Wanted(Frozen):
 
     classes: tuple[str, ...] | None = Field(
         None,
-        description="classes to draw, by name or number, in turn (default: all in turn)",
+        description="classes to draw, by name or number, in turn (default: all in turn, without --prompt)",
         json_schema_extra={"flag": "class"},
     )
     prompt: tuple[str, ...] | None = Field(None, description="texts to draw, in turn, each in quotes")
@@ -45,7 +45,7 @@ def told(spec: Spec, wanted: Wanted, count: int) -> dict[str, Any] | None:
     """
     said: dict[str, Any] = dict(wanted.attributes or {})
     for name in said:
-        if name not in spec.parts or name in ("class", "text"):
+        if name not in spec.parts or name in ("class", "text", "image"):
             others = [a.name for a in spec.attributes]
             have = f"; it was told {listed(others, 20)}" if others else "; leave out --set"
             raise UsageError(f"This model was told no {name!r}{have}.")
@@ -61,7 +61,7 @@ def told(spec: Spec, wanted: Wanted, count: int) -> dict[str, Any] | None:
             raise UsageError("This model was trained without a control image; leave out --control.")
         made = CONTROLS[spec.control](read_given(wanted.control, spec).x)
         said["image"] = [made[i % len(made)] for i in range(count)]
-    named = wanted.classes or (spec.classes if not said else None)
+    named = wanted.classes or (None if wanted.prompt else spec.classes)
     if named is not None:
         said["class"] = [named[i % len(named)] for i in range(count)]
     return said or None

@@ -58,6 +58,9 @@ def from_array(
     extent = _extent(array, source)
     layout = _layout(array, extent, options, source)
     numbers, names = (None, None) if labels is None else class_numbers(labels, len(array), source, classes)
+    unknown = [name for name in options.condition if name not in (known or {})]
+    if unknown:
+        raise DataError(f"{source}: nothing called {listed(unknown)} is known of these samples: leave it out")
     rest = {name: _each(name, values, len(array), source) for name, values in (known or {}).items()}
     texts = None if "text" not in rest else [parsed(text) for text in rest.pop("text")]
     attributes, raw = fit_all(rest, source)

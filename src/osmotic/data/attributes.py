@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from .columns import Categorical, Column, Numeric, fit_categorical, fit_numeric
 from .encoding import Array, Frozen
 from .errors import DataError, closest, listed
 
+MOST = 1000  # categories of an attribute
 TAKEN = ("class", "text", "image", "scale")
 """Names of the other parts of a condition."""
 
@@ -58,24 +59,40 @@ class Attribute(Frozen):
             return float("nan")
         if isinstance(self.column, Categorical):
             names = [str(c) for c in self.column.categories if c is not None]
-            if str(value) not in names:
-                hint = closest(str(value), names) or "."
-                raise DataError(f"{self.name} is never {str(value)!r}; it is one of {listed(names, 20)}{hint}")
-            return float(names.index(str(value)))
+            said = category(value)
+            if said not in names:
+                hint = closest(said, names) or "."
+                raise DataError(f"{self.name} is never {said!r}; it is one of {listed(names, 20)}{hint}")
+            return float(names.index(said))
         try:
-            number = float(value)
+            raw = self.steps(value)
         except (TypeError, ValueError):
             raise DataError(f"{self.name} is a number, and {value!r} is none") from None
-        raw = (number - self.column.origin) / self.column.unit
         low, high = self.column.values[0], self.column.values[-1]
         if not low <= raw <= high:
             span = [self.column.origin + self.column.unit * v for v in (low, high)]
-            raise DataError(f"{self.name} was never {number:g} in the data, but {span[0]:g} to {span[1]:g}")
+            raise DataError(f"{self.name} was never {value} in the data, but {span[0]:g} to {span[1]:g}")
         return raw
+
+    def steps(self, value: Any) -> float:
+        """A number's raw value, in steps above the smallest where it is one of integers; dates in their own unit."""
+        assert isinstance(self.column, Numeric)
+        if self.column.type.startswith(("date", "time")):
+            import pyarrow
+
+            zoned = self.column.type.split(", tz=")[0].rstrip("]") + ("]" if "[" in self.column.type else "")
+            kind = pyarrow.type_for_alias(zoned)
+            value = pyarrow.scalar(value).cast(kind).cast(f"int{kind.bit_width}").as_py()
+        return (float(value) - self.column.origin) / self.column.unit
 
     def describe(self) -> str:
         """One line for a person."""
         return f"told {self.column.describe()}"
+
+
+def category(value: Any) -> str:
+    """A category as it is written: whole numbers without a point."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def told(attributes: Sequence[Attribute], raw: Array) -> NDArray[np.float32]:
@@ -102,11 +119,16 @@ def fit_all(
     """An attribute for each name, and their raw values ``(N, A)``; None without any."""
     if not values:
         return (), None
-    for name in values:
-        if name in TAKEN:
-            raise DataError(f"{where}: an attribute cannot be called {name!r}: rename it")
+    refuse_taken(values, where)
     attributes, raw = zip(*(fit(name, each, where) for name, each in values.items()), strict=True)
     return attributes, np.stack(raw, 1)
+
+
+def refuse_taken(names: Iterable[str], where: str) -> None:
+    """Refuse attributes that are called as another part of a condition is. Raises DataError."""
+    for name in names:
+        if name in TAKEN:
+            raise DataError(f"{where}: an attribute cannot be called {name!r}: rename it")
 
 
 def fit(name: str, values: Sequence[Any], where: str) -> tuple[Attribute, NDArray[np.float64]]:
@@ -116,7 +138,7 @@ def fit(name: str, values: Sequence[Any], where: str) -> tuple[Attribute, NDArra
         DataError: for a name that is taken, or values that are neither.
     """
     found = list(values)
-    known = [v for v in found if v is not None]
+    known = [v for v in found if v is not None and v == v]  # NaN is unlike itself
     if not known:
         raise DataError(f"{where}: {name!r} has no values at all: leave it out")
     if all(isinstance(v, int | float | np.number) and not isinstance(v, bool | np.bool_) for v in known):
@@ -127,6 +149,8 @@ def fit(name: str, values: Sequence[Any], where: str) -> tuple[Attribute, NDArra
         return Attribute(column=fit_numeric(name, raw, "double", integer=bool(np.all(present == present.round())))), raw
     for kinds, plain, type in (((str, np.str_), str, "string"), ((bool, np.bool_), bool, "bool")):
         if all(isinstance(v, kinds) for v in known):
+            if len(set(known)) > MOST:
+                raise DataError(f"{where}: {name!r} has {len(set(known)):,} different values, too many for categories")
             column, codes = fit_categorical(name, [None if v is None else plain(v) for v in found], type)
             return Attribute(column=column), codes.astype(np.float64)
     found_kinds = sorted({v.__class__.__name__ for v in known})

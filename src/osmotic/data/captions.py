@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -56,7 +57,7 @@ class Captions(Frozen):
             if number is not None:
                 found.append(number)
             elif self.spelled:
-                found += [*word.encode(), SPACE]
+                found += [*word.encode("utf-8", "surrogatepass"), SPACE]
             else:
                 raise DataError(
                     f"the word {word!r} stands in none of the captions that this model learned from"
@@ -95,7 +96,7 @@ class Captions(Frozen):
 
 def split(text: str) -> list[str]:
     """Words and signs in lower case."""
-    return re.findall(r"\w+|[^\w\s]", text.casefold())
+    return re.findall(r"\w+|[^\w\s]", unicodedata.normalize("NFC", text.casefold()))
 
 
 def fit_captions(texts: Iterable[str]) -> Captions:
@@ -106,10 +107,11 @@ def fit_captions(texts: Iterable[str]) -> Captions:
     """
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(set(split(text)))
+        counts.update(list(dict.fromkeys(split(text))))
     if not counts:
         raise DataError("the captions are all empty: leave them out, or write some")
-    often = [word for word, count in counts.most_common(MOST_WORDS) if count >= OFTEN]
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))  # the same in every process
+    often = [word for word in ranked[:MOST_WORDS] if counts[word] >= OFTEN]
     found = Captions(words=tuple(often), spelled=len(often) < len(counts), length=1)
     longest = max(len(found.tokens(text)) for text in texts)
     return found.model_copy(update={"length": min(max(longest, 1), LONGEST)})

@@ -7,7 +7,7 @@ of steps above the smallest, categories as their index.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from statistics import NormalDist
 from typing import Annotated, Any, Literal
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, StrictBool, StrictInt, StrictStr
 
 from .encoding import Array, FloatArray, Frozen
+from .errors import DataError, listed
 
 KNOTS = 257  # quantiles kept for each numeric column: fine enough for any marginal, small enough for JSON
 SMALLEST_SCALE = 0.1  # a category in 1 row of 1,000,000 must not become a coordinate of size 1,000
@@ -180,6 +181,26 @@ class Columns(Frozen):
         edges = self._edges
         parts = [column.decode(x[:, edges[i] : edges[i + 1]]) for i, column in enumerate(self.columns)]
         return np.stack(parts, 1)
+
+
+def recoding(
+    own: Numeric | Categorical, other: Numeric | Categorical, where: str
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """From the raw values of one column to those of another with the same meaning.
+
+    Raises DataError for columns of another kind, or a category that the other never had.
+    """
+    if isinstance(own, Numeric) and isinstance(other, Numeric):
+        shift = own.origin - other.origin
+        return lambda raw: (raw * own.unit + shift) / other.unit
+    if not (isinstance(own, Categorical) and isinstance(other, Categorical)):
+        raise DataError(f"{where}: column {own.name!r} holds {own.kind} values, and the model's {other.kind} ones")
+    known = [str(category) for category in other.categories]
+    unknown = [c for c in map(str, own.categories) if c not in known]
+    if unknown:
+        raise DataError(f"{where}: the model never saw {listed(unknown)} in column {own.name!r}")
+    numbers = np.array([known.index(str(category)) for category in own.categories], np.float64)
+    return lambda raw: np.where(np.isnan(raw), np.nan, numbers[np.nan_to_num(raw).astype(np.int64)])
 
 
 def _flag_scale(share: float) -> float:

@@ -12,14 +12,15 @@ from .encoding import FloatArray
 
 Control = Literal["edges", "grey", "blocks"]
 
-STRONG = 0.5  # slope of luma, of a range of 2 over a pixel, from which there is an edge
+STRONG = 0.5  # slope of luma, whose range is 2, over two pixels from which there is an edge
 BLOCK = 4
 
 
 def edges(x: FloatArray) -> FloatArray:
-    """1 where the luma changes by a quarter of its range from pixel to pixel or more, else 0: ``(B, 1, H, W)``.
+    """1 where the neighbours on both sides of a pixel differ by half of luma's range or more, else 0: ``(B, 1, H, W)``.
 
-    The larger of the two central differences in each direction, between neighbours on both sides (at the rim: on one).
+    Left and right or above and below, whichever differ more; at the rim the pixel itself stands for the neighbour that
+    is not there, and half the difference is enough.
     """
     light = grey(x)[:, 0].astype(np.float64)
     across, down = (np.abs(np.gradient(light, axis=axis)) for axis in (2, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .attributes import told as attributes_told
 from .captions import Captions
+from .columns import Columns, recoding
 from .controls import CONTROLS, Control
 from .counter import permutation, uniform
 from .encoder import Encoder, fit_encoder
@@ -151,7 +152,8 @@ class Under(Dataset):
 
     def __init__(self, dataset: Dataset, spec: Spec) -> None:
         own = dataset.spec
-        for name in ("kind", "shape"):
+        # A table's width depends on the categories that it has; its columns are compared by name.
+        for name in ("kind",) if spec.kind == "table" else ("kind", "shape"):
             if getattr(own, name) != getattr(spec, name):
                 raise DataError(
                     f"{own.source}: its {name} is {getattr(own, name)}, and the model's {getattr(spec, name)}: give "
@@ -160,7 +162,8 @@ class Under(Dataset):
         self.dataset = dataset
         self.spec = spec.model_copy(update={"source": own.source, "count": own.count, "facts": own.facts})
         self.labels = _renumbered(dataset, spec)
-        self.attributes = dataset.attributes if own.attributes == spec.attributes else None
+        self._recoded = _recoded(own, spec)
+        self.attributes = _attributes(dataset, spec)
         self.texts = None if spec.captions is None else dataset.texts
         self._texts = Texts.of(self.spec, self.texts)
         self._told = ports(self.spec, len(dataset), self.labels, self.attributes, self._texts)
@@ -171,7 +174,10 @@ class Under(Dataset):
     def batch(self, indices: Indices) -> tuple[Tensor, Tensor | None]:
         x, _ = self.dataset.batch(indices)
         if self.spec.kind != "images" and self.dataset.spec.encoding != self.spec.encoding:
-            x = torch.from_numpy(self.spec.encode(self.dataset.spec.decode(x.numpy())))
+            raw = self.dataset.spec.decode(x.numpy())
+            for i, recode in enumerate(self._recoded):
+                raw[:, i] = recode(raw[:, i])
+            x = torch.from_numpy(self.spec.encode(raw))
         return x, None if self.labels is None else torch.from_numpy(self.labels[indices])
 
     def told(self, indices: Indices) -> dict[str, Tensor]:
@@ -184,6 +190,37 @@ class Under(Dataset):
 
     def name(self, index: int) -> str:
         return self.dataset.name(index)
+
+
+Recode = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+def _recoded(own: Spec, spec: Spec) -> list[Recode]:
+    """How a table's raw columns become another's; none where data are no tables."""
+    if not (isinstance(own.encoding, Columns) and isinstance(spec.encoding, Columns)):
+        return []
+    names, others = ([c.name for c in encoding.columns] for encoding in (own.encoding, spec.encoding))
+    if names != others:
+        raise DataError(f"{own.source}: its columns are {listed(names, 20)}, and the model's {listed(others, 20)}")
+    pairs = zip(own.encoding.columns, spec.encoding.columns, strict=True)
+    return [recoding(one, other, own.source) for one, other in pairs]
+
+
+def _attributes(dataset: Dataset, spec: Spec) -> Values | None:
+    """Its attributes as another's raw values, NaN for those that it does not have."""
+    own = {attribute.name: i for i, attribute in enumerate(dataset.spec.attributes)}
+    unknown = [name for name in own if name not in {a.name for a in spec.attributes}]
+    if unknown:
+        raise DataError(f"{dataset.spec.source}: the model is told no {listed(unknown)}; leave out --condition")
+    if dataset.attributes is None:
+        return None
+    found = np.full((len(dataset), len(spec.attributes)), np.nan)
+    for i, attribute in enumerate(spec.attributes):
+        if attribute.name in own:
+            j = own[attribute.name]
+            recode = recoding(dataset.spec.attributes[j].column, attribute.column, dataset.spec.source)
+            found[:, i] = recode(dataset.attributes[:, j])
+    return found
 
 
 def _renumbered(dataset: Dataset, spec: Spec) -> Labels | None:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .attributes import Attribute
+from .arrays import VALUE_KEYS
+from .attributes import Attribute, category
 from .columns import Categorical, Columns, Numeric
 from .encoding import Array, FloatArray
 from .errors import DataError, listed
@@ -26,27 +27,29 @@ class Given:
         x: ``(N, *shape)`` float32 in the network's scale, NaN where nothing is known.
         raw: the same as the encoding's raw values, to put known ones back exactly; None for pictures.
         names: of the samples.
-        known: what a table says in columns that the model is told, by name; None where a cell is empty.
+        cells: a table's columns as they stand there, by name, those that the model is told too; None where empty.
     """
 
     x: FloatArray
     raw: Array | None
     names: tuple[str, ...]
-    known: dict[str, list[Any]] = field(default_factory=dict)
+    cells: dict[str, list[Any]] = field(default_factory=dict)
 
     def told(self, spec: Spec, each: int) -> dict[str, list[Any]]:
         """What the table says of each result, by the names that a model is told."""
         label = spec.encoding.label if isinstance(spec.encoding, Columns) else None
-        names = {} if label is None else {label.column.name: "class"}
         told = {}
-        for name, values in self.known.items():
-            shown = [None if v is None else str(v) for v in values] if name in names else values
-            told[names.get(name, name)] = [value for value in shown for _ in range(each)]
+        for name in (attribute.name for attribute in spec.attributes):
+            if name in self.cells:
+                told[name] = [value for value in self.cells[name] for _ in range(each)]
+        if label is not None and label.column.name in self.cells:
+            classes = [None if value is None else category(value) for value in self.cells[label.column.name]]
+            told["class"] = [value for value in classes for _ in range(each)]
         return told
 
     def restored(self, raw: Array, each: int) -> Array:
-        """Decoded samples ``(N each, ...)`` with what was known put back as it was given."""
-        if self.raw is None:
+        """Filled arrays ``(N each, ...)`` with what was known put back as it was given."""
+        if self.raw is None or self.cells:
             return raw
         known = np.repeat(self.raw, each, axis=0)
         return np.where(np.isnan(known.astype(np.float64)), raw, known).astype(raw.dtype)
@@ -122,10 +125,12 @@ def _array(path: Path, spec: Spec) -> Given:
         raise DataError(f"{path}: this model takes arrays: give an .npy or .npz file, NaN where nothing is known")
     try:
         loaded = np.load(path, allow_pickle=False)
-        raw = loaded if isinstance(loaded, np.ndarray) else loaded[next(iter(loaded.files))]
+        if not isinstance(loaded, np.ndarray):
+            loaded = loaded[next((key for key in VALUE_KEYS if key in loaded.files), loaded.files[0])]
+        raw = np.asarray(loaded, np.float64)
     except Exception as error:  # numpy and zipfile each have their own errors for a broken file
         raise DataError(f"{path}: not a readable array of numbers ({str(error)[:100]}): save it again") from None
-    values = np.asarray(raw, np.float64)
+    values = raw
     if values.ndim == len(spec.shape) and len(spec.shape) > 1 and spec.shape[0] == 1:
         values = values[:, None]  # sequences of one channel may come without that axis
     if values.shape[1:] != spec.shape or not len(values):
@@ -136,17 +141,18 @@ def _array(path: Path, spec: Spec) -> Given:
 def _table(path: Path, spec: Spec, columns: Columns) -> Given:
     from .table import load
 
-    table = load(path)
+    told = [attribute.column for attribute in spec.attributes]
+    told += [] if columns.label is None else [columns.label.column]
+    table = load(path, [*columns.columns, *told])
     names = [column.name for column in columns.columns]
     missing = [name for name in names if name not in table.column_names]
     if missing:
         raise DataError(f"{path}: has no column {listed(missing)}; this model's are {listed(names, 40)}")
     raw = np.stack([_column(c, table.column(c.name).to_pylist(), path) for c in columns.columns], 1)
     x = np.concatenate([_encoded(column, raw[:, i]) for i, column in enumerate(columns.columns)], 1)
-    told = [attribute.name for attribute in spec.attributes]
-    told += [] if columns.label is None else [columns.label.column.name]
-    known = {name: table.column(name).to_pylist() for name in told if name in table.column_names}
-    return Given(x, raw, tuple(f"row {i}" for i in range(len(raw))), known)
+    names += [column.name for column in told if column.name in table.column_names]
+    cells = {name: table.column(name).to_pylist() for name in names}
+    return Given(x, raw, tuple(f"row {i}" for i in range(len(raw))), cells)
 
 
 def _column(column: Numeric | Categorical, values: list[Any], path: Path) -> NDArray[np.float64]:
@@ -158,10 +164,9 @@ def _column(column: Numeric | Categorical, values: list[Any], path: Path) -> NDA
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
     try:
-        numbers = np.array([np.nan if value is None else float(value) for value in values])
+        return np.array([np.nan if value is None else attribute.steps(value) for value in values])
     except (TypeError, ValueError):
-        raise DataError(f"{path}: column {column.name!r} should hold numbers") from None
-    return (numbers - column.origin) / column.unit
+        raise DataError(f"{path}: column {column.name!r} should hold {column.type}") from None
 
 
 def _encoded(column: Numeric | Categorical, raw: NDArray[np.float64]) -> FloatArray:
@@ -169,6 +174,7 @@ def _encoded(column: Numeric | Categorical, raw: NDArray[np.float64]) -> FloatAr
     absent = np.isnan(raw)
     filled = np.where(absent, 0.0 if isinstance(column, Categorical) else column.values[0], raw)
     x = column.encode(filled)
-    unknown = 1 if isinstance(column, Numeric) else column.width
+    # Of a number all but its flag, of a category all but "missing", which is the last.
+    unknown = 1 if isinstance(column, Numeric) else column.width - (None in column.categories)
     x[absent, :unknown] = np.nan
     return x

@@ -19,6 +19,9 @@ from .errors import listed, plural
 Kind = Literal["images", "vectors", "sequences", "table", "array"]
 Encoding = Annotated[Pixels | Standard | Columns, Field(discriminator="type")]
 
+SAME = ("kind", "shape", "count", "classes", "encoding", "attributes", "captions", "control")
+"""What two descriptions of the same data have in common."""
+
 SMALL = 2000
 VERY_SMALL = 200
 SMALL_CLASS = 20

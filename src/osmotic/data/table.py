@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .attributes import Attribute
+from .attributes import Attribute, refuse_taken
 from .columns import Categorical, Column, Columns, Label, Numeric, fit_categorical, fit_numeric
 from .encoding import Array
 from .errors import DataError, closest, listed, plural
@@ -43,6 +43,7 @@ def read_table(path: Path, options: Options) -> Stored:
     if table.num_columns and table.num_rows == 0:
         raise DataError(f"{path}: has columns ({listed(table.column_names)}) but no rows: give at least one")
     label, labels = _label(table, options.label, path)
+    refuse_taken(options.condition, str(path))
     columns: list[Column] = []
     raw: list[Array] = []
     attributes: list[Attribute] = []
@@ -98,16 +99,21 @@ def to_table(
     return arrow.table(_ordered(dict(fields), spec))
 
 
-def edited_table(raw: Array, spec: Spec, known: Mapping[str, Sequence[Any]]) -> pa.Table:
-    """Raw rows (B, columns) as a table with the columns, order and types of the source.
+def edited_table(raw: Array, spec: Spec, cells: Mapping[str, Sequence[Any]]) -> pa.Table:
+    """Raw rows (B, columns) as a table with the columns and order of the source, and what stands there kept.
 
-    `known`: what stands in the columns that the model is told, as Python's own values; those that are not there are
-    left out.
+    `cells`: Python's own values by column, None where the row's is taken; columns that the model is told are these
+    alone, and left out where they are not there.
     """
     assert isinstance(spec.encoding, Columns)
     arrow = _arrow()
-    fields = {column.name: _arrow_column(column, raw[:, i], arrow) for i, column in enumerate(spec.encoding.columns)}
-    return arrow.table(_ordered(fields | {name: arrow.array(list(values)) for name, values in known.items()}, spec))
+    fields = {name: arrow.array(list(values)) for name, values in cells.items()}
+    for i, column in enumerate(spec.encoding.columns):
+        made = _arrow_column(column, raw[:, i], arrow)
+        given = cells.get(column.name, [None] * len(made))
+        kept = [new if old is None else old for new, old in zip(made.to_pylist(), given, strict=True)]
+        fields[column.name] = arrow.array(kept)
+    return arrow.table(_ordered(fields, spec))
 
 
 def _ordered(fields: dict[str, Any], spec: Spec) -> dict[str, Any]:
@@ -142,8 +148,8 @@ def _arrow() -> Any:
     return pyarrow
 
 
-def load(path: Path) -> pa.Table:
-    """The table of a CSV or Parquet file, as it is. Raises DataError."""
+def load(path: Path, columns: Sequence[Column] = ()) -> pa.Table:
+    """The table of a CSV or Parquet file, as it is; columns that are known are read as their type. Raises DataError."""
     arrow = _arrow()
     from pyarrow import csv, parquet
 
@@ -151,7 +157,8 @@ def load(path: Path) -> pa.Table:
         if path.suffix.lower() == ".parquet":
             table = parquet.read_table(path)
         else:
-            nulls = csv.ConvertOptions(strings_can_be_null=True)
+            types = {column.name: _arrow_type(column.type, arrow) for column in columns}
+            nulls = csv.ConvertOptions(strings_can_be_null=True, column_types=types)
             table = csv.read_csv(
                 path, parse_options=csv.ParseOptions(delimiter=_delimiter(path)), convert_options=nulls
             )
@@ -315,7 +322,8 @@ def _facts(columns: Sequence[Column]) -> tuple[str, ...]:
 def _arrow_column(column: Column, raw: NDArray[np.float64], arrow: Any) -> pa.Array:
     kind = _arrow_type(column.type, arrow)
     if isinstance(column, Categorical):
-        array = arrow.array([column.categories[int(code)] for code in raw]).cast(kind)
+        told = [None if np.isnan(code) else column.categories[int(code)] for code in raw]
+        array = arrow.array(told, arrow.null() if not any(t is not None for t in told) else None).cast(kind)
         if column.indices is None:
             return array
         return array.dictionary_encode().cast(arrow.dictionary(_arrow_type(column.indices, arrow), kind))

@@ -98,7 +98,7 @@ def task(
     Raises:
         ValueError: if the networks do not fit each other.
     """
-    student = build.denoiser(recipe, spec, device)
+    student = build.denoiser(recipe, spec, device).requires_grad_(True)  # of an adapted teacher all weights learn
     teacher = None if teacher is None else teacher.to(device)
     if isinstance(first, NeuralDenoiser):
         begin(student, first.to(device))

@@ -15,7 +15,7 @@ from osmotic.data.source import Options as Reading
 from osmotic.denoiser import NeuralDenoiser
 from osmotic.recipes import plan
 from osmotic.recipes.preview import preview
-from osmotic.recipes.resuming import refuse_options
+from osmotic.recipes.resuming import refuse_options, refuse_other_data
 from osmotic.recipes.train import augmentations
 from osmotic.training import build
 from osmotic.training.distributed import joined
@@ -67,14 +67,16 @@ def adapt(
     """
     model = load(base, weights, device="cpu")
     (Run.open if resume else Run.refuse_used)(out)
+    if resume and not reading:
+        reading = Run.open(out).recipe().get("reading", {})
     own = data if isinstance(data, Dataset) else open_data(data, **asdict(Reading(**(reading or {}))))
     _refuse(base, model, by, own.spec.control)
     dataset = Under(own, model.spec.model_copy(update={"control": own.spec.control or model.spec.control}))
-    adapted = Adapted(by=by, base=f"{base} ({model.weights}, step {model.step})", rank=rank)
+    adapted = Adapted(by=by, base=f"{Path(base).resolve()} ({model.weights}, step {model.step})", rank=rank)
     recipe = resolved(model.recipe, adapted, options, reading or {})
     with joined(device) as world:
         if resume:
-            recipe = world.from_main(lambda: _continued(out, recipe, options))
+            recipe = world.from_main(lambda: _continued(dataset, out, recipe, options))
         training, held_out = split(dataset, recipe.holdout, recipe.options.seed)
         assert isinstance(model.denoiser, NeuralDenoiser)
         task = build.task(recipe, dataset.spec, world.device, model.denoiser.network)
@@ -120,8 +122,9 @@ def _refuse(base: str | Path, model: Model, by: Adaption, control: Control | Non
         raise RunError(f"{base} is told an image already; adapt a model without.")
 
 
-def _continued(out: str | Path, recipe: Recipe, options: Options | None) -> Recipe:
-    before, _ = stored(Run.open(out))
+def _continued(dataset: Dataset, out: str | Path, recipe: Recipe, options: Options | None) -> Recipe:
+    before, spec = stored(Run.open(out))
+    refuse_other_data(out, spec, dataset.spec)
     if before.adapted != recipe.adapted:
         raise RunError(f"{out} was adapted from another base, or otherwise; start a new run.")
     given = {} if options is None else explicit(options)

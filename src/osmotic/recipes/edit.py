@@ -104,6 +104,7 @@ def redraw(model: Model, x: Tensor, strength: float, way: Way, progress: Progres
         way: how.
         progress: told how many are done.
     """
+    _refuse_gaps(x)
     if not 0 < strength <= 1:
         raise ValueError(f"The strength lies above 0 and at most at 1; got {strength:g}.")
     plan = model.plan(steps=way.steps)
@@ -132,10 +133,11 @@ def swap(model: Model, x: Tensor, before: Told, way: Way, progress: Progress | N
         way: how; its condition is what x becomes.
         progress: told how many are done.
     """
+    _refuse_gaps(x)
+    total = len(x) * way.each
 
     def some(denoiser: Denoiser, rows: Tensor, cond: Condition | None, first: int) -> Tensor:
-        n = len(rows)
-        was = model.condition(before, n, 0, n)
+        was = model.condition(before, total, first, len(rows))
         noise = inversion.encode(model.guided(was), x[rows].to(model.device), was)
         return inversion.decode(denoiser, noise, cond)
 
@@ -152,6 +154,7 @@ def between(model: Model, a: Tensor, b: Tensor, count: int, way: Way) -> Tensor:
         count: at least 2.
         way: its condition is told on all ways; nothing else of it is used.
     """
+    _refuse_gaps(torch.stack([a, b]))
     cond = model.condition(way.cond, 1, 0, 1)
     weights = torch.linspace(0, 1, count)
     with torch.no_grad():
@@ -176,6 +179,11 @@ def _all(model: Model, n: int, way: Way, some: Some, progress: Progress | None) 
         if progress is not None:
             progress(count)
     return torch.cat(done)
+
+
+def _refuse_gaps(x: Tensor) -> None:
+    if x.isnan().any():
+        raise ValueError("The samples have gaps (NaN); fill them first.")
 
 
 def _measured(

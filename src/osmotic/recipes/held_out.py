@@ -12,7 +12,7 @@ from osmotic.data.dataset import Dataset, Subset, Under, open_data, split
 from osmotic.data.encoding import Pixels, Standard
 from osmotic.data.errors import DataError
 from osmotic.data.source import Options
-from osmotic.data.spec import Spec
+from osmotic.data.spec import SAME, Spec
 from osmotic.training.errors import RunError
 from osmotic.training.model import stored
 from osmotic.training.recipe import Recipe
@@ -67,7 +67,7 @@ def _found_again(run: str | Path, spec: Spec, recipe: Recipe, data: Any) -> Data
         raise RunError(f"{source} cannot be read as {spec.source} was, which {run} was trained on: {error}.") from None
     if recipe.adapted is not None:
         dataset = Under(dataset, spec)
-    for name in ("kind", "shape", "count", "classes", "encoding", "attributes", "captions", "control"):
+    for name in SAME:
         if getattr(spec, name) != getattr(dataset.spec, name):
             raise RunError(
                 f"{source if isinstance(source, str) else dataset.spec.source} is not what {run} was trained on, its "

@@ -6,10 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from osmotic.data.spec import SAME, Spec
 from osmotic.training.errors import RunError
 from osmotic.training.options import Options
 from osmotic.training.run import Run
 from osmotic.training.store import FIXED
+
+
+def refuse_other_data(out: str | Path, before: Spec, now: Spec) -> None:
+    """Refuse other data than a run was trained on.
+
+    Raises:
+        RunError: naming what differs.
+    """
+    for name in SAME:
+        if getattr(before, name) != getattr(now, name):
+            raise RunError(
+                f"{out} was trained on other data, its {name} differs; resume it with {before.source}, read as before."
+            )
 
 
 def refuse_change(out: str | Path, name: str, was: Any, now: Any) -> None:

@@ -18,7 +18,7 @@ from osmotic.data.spec import Spec
 from osmotic.distill import METHODS, making
 from osmotic.recipes import plan
 from osmotic.recipes.preview import preview
-from osmotic.recipes.resuming import refuse_change, refuse_options
+from osmotic.recipes.resuming import refuse_change, refuse_options, refuse_other_data
 from osmotic.training import build, defaults
 from osmotic.training.distributed import joined
 from osmotic.training.errors import RunError
@@ -111,12 +111,7 @@ def continued(dataset: Dataset, out: str | Path, asked: Recipe) -> Recipe:
         raise RunError(
             f"{out} was distilled from {teacher}; go on with `osmotic distill` and --resume, not with `osmotic train`."
         )
-    own = dataset.spec
-    for name in ("kind", "shape", "count", "classes", "encoding", "attributes", "captions", "control"):
-        if getattr(spec, name) != getattr(own, name):
-            raise RunError(
-                f"{out} was trained on other data, its {name} differs; resume it with {spec.source}, read as before."
-            )
+    refuse_other_data(out, spec, dataset.spec)
     _refuse_changes(out, before, asked)
     given = explicit(asked.options)
     refuse_options(out, before.options, given)

@@ -89,7 +89,9 @@ class Classification(Task):
         eps = batch.noise.normal(Stream.NOISE, batch.x0.shape[1:])
         alpha, sigma = like(batch.x0, *self.classifier.schedule.numbers(t))
         logits = modules[player](alpha * batch.x0 + sigma * eps, t)
-        return F.cross_entropy(logits, batch.cond.vector, reduction="none") * importance.to(logits)
+        told = batch.cond.vector  # the class is the first of several attributes
+        labels = told if told.ndim == 1 else told[:, 0].long()
+        return F.cross_entropy(logits, labels, reduction="none") * importance.to(logits)
 
     def levels(self, batch: Batch) -> tuple[Tensor, Tensor]:
         t, importance = self._times(batch.noise)

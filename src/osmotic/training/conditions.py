@@ -152,6 +152,11 @@ def refuse_unlearned(spec: Spec, recipe: Recipe, diagonal: bool, shown: Conditio
             f"distil the guided teacher (`osmotic distill --guidance {guidance:g}`, or --method guided for all "
             "scales)."
         )
+    if shown is not None and shown.keep is not None and shown.keep.ndim == 2:
+        for name, kept in zip(spec.parts, shown.keep.all(0).tolist(), strict=True):
+            told = recipe.process.part_dropout or {}
+            if not kept and not recipe.process.condition_dropout and not told.get(name):
+                raise ValueError(f"This model was never trained without its {name} (--condition-dropout 0); say one.")
     nothing = bool(spec.parts) and (shown is None or guidance != 1)
     if nothing and recipe.process.condition_dropout == 0:
         raise ValueError(

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from osmotic.condition import Condition
+from osmotic.data.columns import Columns
 from osmotic.data.spec import Spec
 from osmotic.denoiser import Denoiser, Rescheduled
 from osmotic.guidance import ClassifierFree, Scaled
@@ -289,11 +290,16 @@ def load_classifier(
     if recipe.process.objective != build.CLASSIFIER:
         raise RunError(f"{directory} is no classifier; train one with `osmotic train DATA --objective classifier`.")
     for name in ("shape", "encoding"):
-        if getattr(own, name) != getattr(spec, name):
+        if _bare(getattr(own, name)) != _bare(getattr(spec, name)):
             raise RunError(f"{directory} reads other data than this model draws: their {name} differs.")
     classifier = build.classifier(recipe, own, torch.device(device or "cpu"))
     _fill(classifier, run, recipe, None)
     return classifier.eval().requires_grad_(False), own
+
+
+def _bare(value: object) -> object:
+    """An encoding without the label, which is no part of a sample."""
+    return value.columns if isinstance(value, Columns) else value
 
 
 def _fill(module: nn.Module, run: Run, recipe: Recipe, weights: str | None) -> tuple[int, str]:
