@@ -108,6 +108,8 @@ def _classifier(model: Model, run: Path, scale: float) -> Guide:
     from osmotic import guidance
     from osmotic.training.model import load_classifier
 
+    if model.spec.attributes:
+        raise UsageError("--classifier leads to a class, and this model is told other things too; use --guidance.")
     classifier, spec = load_classifier(run, model.spec, model.device)
     if model.spec.classes not in (None, spec.classes):
         raise UsageError(f"{run} tells other classes apart than this model draws.")

@@ -68,8 +68,6 @@ class Classifier(Guidance):
 def _labels(cond: object) -> tuple[Tensor, Tensor | None]:
     """The class of each sample, and which samples show it; None for all."""
     vector = cond.vector if isinstance(cond, Condition) else None
-    if vector is not None and vector.ndim == 2:
-        vector = vector[:, 0].long()  # of several attributes the class is the first
     if not isinstance(cond, Condition) or vector is None or vector.ndim != 1 or vector.is_floating_point():
         raise TypeError(
             "Classifier guidance leads to a class, Condition(vector=labels) with labels (B,) int64; got "
