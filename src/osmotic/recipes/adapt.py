@@ -15,7 +15,7 @@ from osmotic.data.source import Options as Reading
 from osmotic.denoiser import NeuralDenoiser
 from osmotic.recipes import plan
 from osmotic.recipes.preview import preview
-from osmotic.recipes.resuming import refuse_options, refuse_other_data
+from osmotic.recipes.resuming import begun, refuse_options, refuse_other_data
 from osmotic.recipes.train import augmentations
 from osmotic.training import build
 from osmotic.training.distributed import joined
@@ -24,7 +24,7 @@ from osmotic.training.loop import fit
 from osmotic.training.model import Model, load, stored
 from osmotic.training.options import Options
 from osmotic.training.recipe import Adapted, Adaption, Recipe, explicit
-from osmotic.training.run import Run, write_json
+from osmotic.training.run import Run
 
 STEPS: dict[Adaption, int] = {"lora": 1000, "control": 2000, "whole": 1000}
 """Where nothing is said, but never more than the base had."""
@@ -84,7 +84,7 @@ def adapt(
             tell("measuring what a step costs")
             for line in plan.measure(task, training, recipe, dataset.spec, world.device).lines(recipe):
                 tell(line)
-        run = world.from_main(lambda: _begin(dataset, out, recipe, resume))
+        run = world.from_main(lambda: begun(out, recipe, dataset.spec, resume))
         held = held_out if len(held_out) else None
         changes = augmentations(recipe)
         return fit(task, training, run, recipe.options, held, [preview(recipe, dataset)], changes, device)
@@ -130,13 +130,3 @@ def _continued(dataset: Dataset, out: str | Path, recipe: Recipe, options: Optio
     given = {} if options is None else explicit(options)
     refuse_options(out, before.options, given)
     return before.model_copy(update={"options": before.options.model_copy(update=given)})
-
-
-def _begin(dataset: Dataset, out: str | Path, recipe: Recipe, resume: bool) -> Run:
-    contents = recipe.model_dump(mode="json")
-    if not resume:
-        return Run.create(out, contents, dataset.spec.model_dump(mode="json"))
-    run = Run.open(out)
-    with run.locked():
-        write_json(run.recipe_path, contents)
-    return run

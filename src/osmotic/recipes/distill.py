@@ -22,6 +22,7 @@ from osmotic.recipes import plan
 from osmotic.recipes.held_out import halves
 from osmotic.recipes.preview import preview
 from osmotic.recipes.quality.drawing import chosen
+from osmotic.recipes.resuming import begun
 from osmotic.recipes.stages import Distilled, planned, refuse_changes, refuse_teacher, resumed, under_guidance
 from osmotic.recipes.train import augmentations
 from osmotic.training.distributed import World, joined
@@ -31,7 +32,7 @@ from osmotic.training.model import load, stored
 from osmotic.training.options import Options
 from osmotic.training.precision import autocast_dtype
 from osmotic.training.recipe import Distillation
-from osmotic.training.run import RECIPE, Run, write_json
+from osmotic.training.run import RECIPE, Run
 from osmotic.training.task import Task
 
 PAIRS = "pairs"
@@ -158,15 +159,8 @@ def straight(flow: Denoiser, kept: Pairs, device: torch.device) -> float:
 
 
 def _open(distilled: Distilled, spec: Spec) -> Run:
-    """The run of a stage, made or brought up to date: its recipe says what is now being trained."""
-    contents = distilled.recipe.model_dump(mode="json")
-    if not (distilled.folder / RECIPE).exists():
-        return Run.create(distilled.folder, contents, spec.model_dump(mode="json"))
-    run = Run.open(distilled.folder)
-    if run.recipe() != contents:
-        with run.locked():
-            write_json(run.recipe_path, contents)
-    return run
+    """The run of a stage, which is resumed where it was begun."""
+    return begun(distilled.folder, distilled.recipe, spec, (distilled.folder / RECIPE).exists())
 
 
 def made(distilled: Distilled, teacher: Denoiser, training: Subset, world: World, say: Callable[[str], None]) -> Pairs:

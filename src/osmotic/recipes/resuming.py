@@ -9,8 +9,21 @@ from typing import Any
 from osmotic.data.spec import SAME, Spec
 from osmotic.training.errors import RunError
 from osmotic.training.options import Options
-from osmotic.training.run import Run
+from osmotic.training.recipe import Recipe
+from osmotic.training.run import Run, write_json
 from osmotic.training.store import FIXED
+
+
+def begun(out: str | Path, recipe: Recipe, spec: Spec, resume: bool) -> Run:
+    """The run, made or brought up to date: its recipe says what is now being trained."""
+    contents = recipe.model_dump(mode="json")
+    if not resume:
+        return Run.create(out, contents, spec.model_dump(mode="json"))
+    run = Run.open(out)
+    if run.recipe() != contents:
+        with run.locked():
+            write_json(run.recipe_path, contents)
+    return run
 
 
 def refuse_other_data(out: str | Path, before: Spec, now: Spec) -> None:

@@ -18,7 +18,7 @@ from osmotic.data.spec import Spec
 from osmotic.distill import METHODS, making
 from osmotic.recipes import plan
 from osmotic.recipes.preview import preview
-from osmotic.recipes.resuming import refuse_change, refuse_options, refuse_other_data
+from osmotic.recipes.resuming import begun, refuse_change, refuse_options, refuse_other_data
 from osmotic.training import build, defaults
 from osmotic.training.distributed import joined
 from osmotic.training.errors import RunError
@@ -26,7 +26,7 @@ from osmotic.training.loop import fit
 from osmotic.training.model import stored
 from osmotic.training.options import Options
 from osmotic.training.recipe import Recipe, explicit
-from osmotic.training.run import Run, write_json
+from osmotic.training.run import Run
 from osmotic.training.task import Task
 
 # Enough samples for three digits of the standard deviation.
@@ -73,7 +73,7 @@ def train(
             for line in plan.measure(task, training, recipe, dataset.spec, world.device).lines(recipe):
                 tell(line)
         # Whatever can be refused has been refused; only now is anything written.
-        run = world.from_main(lambda: _begin(dataset, out, recipe, resume))
+        run = world.from_main(lambda: begun(out, recipe, dataset.spec, resume))
         return fit(
             task,
             training,
@@ -85,17 +85,6 @@ def train(
             device,
             coupling,
         )
-
-
-def _begin(dataset: Dataset, out: str | Path, recipe: Recipe, resume: bool) -> Run:
-    """The run, made or brought up to date: its recipe says what is now being trained."""
-    contents = recipe.model_dump(mode="json")
-    if not resume:
-        return Run.create(out, contents, dataset.spec.model_dump(mode="json"))
-    run = Run.open(out)
-    with run.locked():
-        write_json(run.recipe_path, contents)
-    return run
 
 
 def continued(dataset: Dataset, out: str | Path, asked: Recipe) -> Recipe:

@@ -66,7 +66,7 @@ class Drawn:
     Args:
         x: the samples that are kept, ``(N, *S)`` float32.
         labels: the class asked of each, or None.
-        asked: all that was asked of each, or None.
+        asked: all that was asked of the first :data:`FOLLOWED`, or None.
         beyond: moments of the features of those that are not.
         count: of all.
         how: they were drawn.
@@ -92,10 +92,10 @@ def draw(
     """Draw samples, each process its share; of more than memory should hold only features' moments are kept."""
     plan = model.plan(drawing.sampler, drawing.steps, drawing.grid, drawing.nfe)
     most = drawing.count or MOST
-    labels, asked = shares(training, most, drawing.seed), wanted(training, most, drawing.seed)
+    labels, like = shares(training, most, drawing.seed), chosen(training, most, drawing.seed)
 
     def some(start: int, count: int) -> Tensor:
-        cond = None if asked is None else asked[start : start + count]
+        cond = told_of(training, like[start : start + count])
         solver, size = (drawing.guidance, plan.sampler, plan.steps, drawing.seed), drawing.batch_size
         return model.sample(count, cond, *solver, grid=plan.grid, first=start, batch_size=size).float().cpu()
 
@@ -116,16 +116,17 @@ def draw(
             if len(rest := x[len(parts[-1]) :]):
                 beyond.update(features(looked_at(rest.numpy(), model.spec)))
     x = torch.cat([first[:count], world.gathered(torch.cat(parts))])
+    first_told = told_of(training, like[:FOLLOWED])
     how = Sampled(
         sampler=plan.solver,
         grid=plan.layout,
         steps=plan.steps,
         evaluations=passes.of(len(first)),
         guidance=drawing.guidance,
-        conditional=asked is not None,
+        conditional=first_told is not None,
         seed=drawing.seed,
     )
-    return Drawn(x.numpy(), None if labels is None else labels[: len(x)], asked, gathered(beyond), count, how)
+    return Drawn(x.numpy(), None if labels is None else labels[: len(x)], first_told, gathered(beyond), count, how)
 
 
 def command(run: object, drawing: Drawing, count: int, weights: str | None) -> str:
@@ -179,7 +180,12 @@ def shares(training: Dataset, count: int, seed: int) -> Array | None:
 
 def wanted(training: Dataset, count: int, seed: int) -> Condition | None:
     """What to ask for, all that is known of training samples; None where nothing is."""
-    known = training.told(chosen(training, count, seed))
+    return told_of(training, chosen(training, count, seed))
+
+
+def told_of(training: Dataset, indices: Array) -> Condition | None:
+    """All that is known of some samples."""
+    known = training.told(indices)
     return Condition(**known) if known else None
 
 
