@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .encoding import FloatArray
 
 Control = Literal["edges", "grey", "blocks"]
 
+LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue, ITU-R BT.601
 STRONG = 0.5  # slope of luma, whose range is 2, over two pixels from which there is an edge
 BLOCK = 4
 
@@ -31,8 +31,7 @@ def grey(x: FloatArray) -> FloatArray:
     """The luma of red, green and blue (ITU-R BT.601), ``(B, 1, H, W)``; a grey picture itself."""
     if x.shape[1] != 3:
         return x[:, :1].astype(np.float32)
-    weights: NDArray[np.float32] = np.array([0.299, 0.587, 0.114], np.float32)
-    return np.asarray(np.einsum("bchw,c->bhw", x, weights)[:, None], np.float32)
+    return np.asarray(np.einsum("bchw,c->bhw", x, LUMA.astype(np.float32))[:, None], np.float32)
 
 
 def blocks(x: FloatArray) -> FloatArray:

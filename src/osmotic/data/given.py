@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .arrays import VALUE_KEYS
 from .attributes import Attribute, category
 from .columns import Categorical, Columns, Numeric
+from .controls import LUMA
 from .encoding import Array, FloatArray
 from .errors import DataError, listed
 from .pictures import BadPicture, as_channels, pixels
@@ -112,7 +113,7 @@ def _picture(path: Path) -> NDArray[np.uint8]:
 
 
 def _luma(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    grey: NDArray[np.uint8] = np.rint(picture @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    grey: NDArray[np.uint8] = np.rint(picture @ LUMA).astype(np.uint8)
     return grey
 
 

@@ -30,6 +30,9 @@ class Guidance(Denoiser):
         where the plain one is among them.
         """
 
+    def forward(self, x: Tensor, t: Tensor, cond: object = None, s: Number | None = None) -> Estimate:
+        return self.both(x, t, cond, s)[1]
+
 
 def led(denoiser: Denoiser, name: str) -> tuple[Guidance, Denoiser]:
     """The denoiser as a guidance, and what it leads.

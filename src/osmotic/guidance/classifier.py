@@ -48,9 +48,6 @@ class Classifier(Guidance):
     def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
         self.denoiser.prepare(levels, device)
 
-    def forward(self, x: Tensor, t: Tensor, cond: object = None, s: Number | None = None) -> Estimate:
-        return self.both(x, t, cond, s)[1]
-
     def both(self, x: Tensor, t: Tensor, cond: object = None, s: Number | None = None) -> tuple[Estimate, Estimate]:
         plain: Estimate = self.denoiser(x, t, cond, s)
         if cond is None:

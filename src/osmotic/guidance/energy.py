@@ -52,9 +52,6 @@ class Energy(Guidance):
     def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
         self.denoiser.prepare(levels, device)
 
-    def forward(self, x: Tensor, t: Tensor, cond: object = None, s: Number | None = None) -> Estimate:
-        return self.both(x, t, cond, s)[1]
-
     def both(self, x: Tensor, t: Tensor, cond: object = None, s: Number | None = None) -> tuple[Estimate, Estimate]:
         plain: Estimate = self.denoiser(x, t, cond, s)
         return plain, tilted(self, plain, lambda y, time: -self.energy(y, time), self.scale, x, t, s)

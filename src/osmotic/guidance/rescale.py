@@ -50,9 +50,6 @@ class Rescale(Guidance):
     def prepare(self, levels: Sequence[Level], device: torch.device) -> None:
         self.guided.prepare(levels, device)
 
-    def forward(self, x: Tensor, t: Tensor, cond: object = None, s: Number | None = None) -> Estimate:
-        return self.both(x, t, cond, s)[1]
-
     def both(self, x: Tensor, t: Tensor, cond: object = None, s: Number | None = None) -> tuple[Estimate, Estimate]:
         t = as_time(t)
         plain, guided = self.guided.both(x, t, cond, s)
