@@ -32,7 +32,7 @@ class Train:
     """Train a diffusion model on DATA: a folder of pictures, an array, a table, or the name of an embedded set."""
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """path, or one of digits, moons, circles, swiss-roll, wine, iris, breast-cancer, shapes"""
+    """path, or one of digits, moons, circles, swiss-roll, wine, iris, breast-cancer, shapes, waves"""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """directory of the run, new or empty; everything is written there"""
     resume: bool = False

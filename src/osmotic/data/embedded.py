@@ -14,9 +14,11 @@ from .encoding import Array
 from .shapes import captioned
 from .source import Options, Stored
 from .spec import Spec
+from .waves import FORMS, drawn
 
 POINTS = 10_000
 SHAPES = 6000
+WAVES = 6000
 SEED = 0
 
 
@@ -66,6 +68,12 @@ def shapes() -> Stored:
     return from_array(pictures, Options(kind="images"), "shapes (embedded)", known={"text": texts})
 
 
+def waves() -> Stored:
+    """6,000 sequences of 64 values: sines, squares, sawteeth, heart beats of many frequencies, phases and heights."""
+    x, labels = drawn(WAVES, SEED)
+    return from_array(x, Options(kind="sequences"), "waves (embedded)", labels, tuple(FORMS))
+
+
 EMBEDDED: dict[str, Callable[[], Stored]] = {
     "digits": digits,
     "moons": moons,
@@ -76,6 +84,7 @@ EMBEDDED: dict[str, Callable[[], Stored]] = {
     "iris": iris,
     "breast-cancer": breast_cancer,
     "shapes": shapes,
+    "waves": waves,
 }
 
 
