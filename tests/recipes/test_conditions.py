@@ -185,3 +185,17 @@ def test_tables_are_drawn_with_some_of_what_they_are_told(tmp_path, osmotic):
     assert {row["area"] for row in found} == {"3.5"}
     assert {row["mark"] for row in found} == {""}
     assert "told: area" in osmotic("info", run)[1]
+
+
+def test_the_recipe_of_captioned_pictures(captioned, tmp_path):
+    from osmotic.recipes.emoji import ROWS, SHOWN, SIDE, main
+
+    small = Recipe(options=FEW, architecture=Architecture(widths=(8, 16), blocks=1), reading={"size": SIDE})
+    for prompts, rows in (((), ROWS), (["a red dot", "a blue bar"], 2)):
+        path = main(str(captioned), str(tmp_path / str(rows)), prompts, small, tell=lambda _: None)
+        width, height = Image.open(path).size
+        assert height / width == pytest.approx(rows / SHOWN, rel=0.35)  # beside it the prompts are written
+    (captioned.parent / "bare").mkdir(exist_ok=True)
+    Image.new("RGB", (8, 8)).save(captioned.parent / "bare" / "0.png")
+    with pytest.raises(ValueError, match=r"has no captions; give metadata\.jsonl a field text"):
+        main(str(captioned.parent / "bare"), str(tmp_path / "bare-run"))
