@@ -77,7 +77,7 @@ def ask(server, body: dict) -> tuple[int, list[dict]]:
         return 200, events
 
 
-SETTINGS = [-1, 3, 4, "ddim", 5, 1.0]
+SETTINGS = [-1, "", 3, 4, "ddim", 5, 1.0]
 
 PATHS = [
     "/gradio_api/file=/etc/passwd",
@@ -190,19 +190,21 @@ def test_other_methods_are_refused(served, method):
 
 BAD = [
     [],
-    [None] * 6,
-    [-1, 3, 65, "ddim", 5, 1.0],
-    [-1, 3, 1e9, "ddim", 5, 1.0],
-    [-1, 3, 4, "ddim", 251, 1.0],
-    [-1, -3, 4, "ddim", 5, 1.0],
-    [-1, 2**70, 4, "ddim", 5, 1.0],
-    [-1, 3, 4, "no-such", 5, 1.0],
-    [-1, 3, 4, {"path": "/etc/passwd"}, 5, 1.0],
-    [99, 3, 4, "ddim", 5, 1.0],
-    ["zero", 3, 4, "ddim", 5, 1.0],
-    [-1, "3", "4", "ddim", "5", "x"],
-    [-1, 3, 4, "ddim", 5, 1e300],
-    [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, 3, 4, "ddim", 5, 1.0],
+    [None] * 7,
+    [-1, "", 3, 65, "ddim", 5, 1.0],
+    [-1, "", 3, 1e9, "ddim", 5, 1.0],
+    [-1, "", 3, 4, "ddim", 251, 1.0],
+    [-1, "", -3, 4, "ddim", 5, 1.0],
+    [-1, "", 2**70, 4, "ddim", 5, 1.0],
+    [-1, "", 3, 4, "no-such", 5, 1.0],
+    [-1, "", 3, 4, {"path": "/etc/passwd"}, 5, 1.0],
+    [99, "", 3, 4, "ddim", 5, 1.0],
+    ["zero", "", 3, 4, "ddim", 5, 1.0],
+    [-1, "", "3", "4", "ddim", "5", "x"],
+    [-1, "", 3, 4, "ddim", 5, 1e300],
+    [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, "", 3, 4, "ddim", 5, 1.0],
+    [-1, "a text, and there are none", 3, 4, "ddim", 5, 1.0],
+    [-1, {"path": "/etc/passwd"}, 3, 4, "ddim", 5, 1.0],
 ]
 
 

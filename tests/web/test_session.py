@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -25,7 +26,7 @@ from osmotic.web import html
 from osmotic.web.nearest import Training
 from osmotic.web.session import COUNT, POINTS, SEEDS, STEPS, VARIANTS, Draw, Session
 
-from .conftest import train
+from .conftest import NET, train
 
 
 @pytest.fixture(scope="module")
@@ -264,3 +265,46 @@ def test_neighbours_are_shown_where_nothing_was_held_out(tmp_path):
 
     page = Page(Session(load(tmp_path / "run"), tmp_path / "run"), training)
     assert page.judged(3, 1.5).endswith("nothing was held out to compare with.")
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory):
+    """The session of a model of captioned pictures of two classes."""
+    root = tmp_path_factory.mktemp("captioned")
+    rows = []
+    for i in range(40):
+        picture = np.random.default_rng(i).integers(0, 255, (8, 8, 3), np.uint8)
+        Image.fromarray(picture).save(root / f"{i}.png")
+        text = ("a red dot", "a blue bar")[i % 2]
+        rows.append({"file_name": f"{i}.png", "text": text, "label": ("one", "two")[i // 2 % 2]})
+    (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    train(root, "--out", root.parent / "captioned-run", *NET)
+    return Session(load(root.parent / "captioned-run"), root.parent / "captioned-run")
+
+
+@pytest.mark.parametrize("label", [None, 1])
+@pytest.mark.parametrize("text", ["", "a red dot", "blue"])
+def test_texts_are_told(captioned, text, label, tmp_path):
+    draw = dataclasses.replace(DRAW, text=text, label=label, guidance=2.0)
+    classes = [("one", "two")[i % 2 if label is None else label] for i in range(draw.count)]
+    cond = ({"text": text} if text else {}) | ({} if text and label is None else {"class": classes})
+    expected = captioned.model.sample(draw.count, cond, 2.0, draw.sampler, draw.steps, draw.seed)
+    assert torch.equal(captioned.samples(draw), expected)
+    names = {}
+    exec(captioned.python(draw), names)
+    assert torch.equal(names["x"], expected)
+    assert main([*shlex.split(captioned.command(draw))[1:], "--out", str(tmp_path / "out")]) == 0
+    (path,) = (tmp_path / "out").glob("*.npz")
+    assert np.array_equal(np.load(path)["arr_0"], captioned.model.decode(expected))
+    assert captioned.repaint(draw, 0, "1" * 32 + "0" * 32).shape == (VARIANTS, 3, 8, 8)
+
+
+def test_texts_that_cannot_be_told_are_refused_in_one_sentence(captioned, session):
+    for at, text, said in (
+        (session, "a red dot", "trained without texts; leave the text out"),
+        (captioned, "green", "the word 'green' stands in none of the captions"),
+        (captioned, "x" * 1001, "at most 1,000 letters"),
+        (captioned, ["a"], "at most 1,000 letters"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            at.check(dataclasses.replace(DRAW, text=text))

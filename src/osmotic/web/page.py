@@ -15,7 +15,7 @@ from torch import Tensor
 from osmotic.training.model import Model
 from osmotic.web import html
 from osmotic.web.nearest import Neighbour, Training
-from osmotic.web.session import GUIDANCE, SEEDS, STEPS, Draw, Session
+from osmotic.web.session import GUIDANCE, LETTERS, SEEDS, STEPS, Draw, Session
 
 EVERY = 0.15
 """Seconds between two pictures of a trajectory, at least."""
@@ -102,10 +102,12 @@ class Page:
         )
 
     def controls(self) -> tuple[list[Any], Any, Any, Any]:
-        """Class, seed, count, sampler, steps, guidance; and the buttons."""
+        """Class, text, seed, count, sampler, steps, guidance; and the buttons."""
         usual, classes = self.session.usual(), self.spec.classes
         choices = [(ALL, -1), *((name, i) for i, name in enumerate(classes or ()))]
         label = gr.Dropdown(choices, value=-1, label="Class", visible=classes is not None, elem_id="class")
+        texts = self.spec.captions is not None
+        text = gr.Textbox("", label="Text", max_lines=2, max_length=LETTERS, visible=texts, elem_id="text")
         with gr.Row(equal_height=True, elem_classes="om-low"):
             seed = gr.Number(usual.seed, label="Seed", precision=0, minimum=0, maximum=SEEDS - 1, elem_id="seed")
             dice = gr.Button("New seed", size="md", min_width=80)
@@ -113,13 +115,13 @@ class Page:
         sampler = gr.Dropdown(self.session.solvers, value=usual.sampler, label="Solver", elem_id="sampler")
         steps = gr.Slider(1, STEPS, usual.steps, step=1, label="Steps", elem_id="steps")
         guidance = gr.Slider(
-            0, GUIDANCE, usual.guidance, step=0.1, visible=classes is not None, elem_id="guidance",
-            label="Guidance (0 ignores the class, 1 is plain)",
+            0, GUIDANCE, usual.guidance, step=0.1, visible=texts or classes is not None, elem_id="guidance",
+            label=f"Guidance (0 ignores the {'text' if texts else 'class'}, 1 is plain)",
         )  # fmt: skip
         with gr.Row():
             press = gr.Button("Draw", variant="primary", elem_id="draw")
             stop = gr.Button("Stop", elem_id="stop", min_width=80)
-        return [label, seed, count, sampler, steps, guidance], press, stop, dice
+        return [label, text, seed, count, sampler, steps, guidance], press, stop, dice
 
     def details(self) -> tuple[Any, dict[str, Any]]:
         """What is below the samples; the number of the chosen sample, typed where samples are no pictures."""
@@ -152,7 +154,7 @@ class Page:
         press.click(told_while(self.draw), settings, results, **one, show_progress="hidden")
         # Not gradio's own cancelling, after which its page can take the button for pressed for ever (6.31).
         stop.click(self.halt, None, None, concurrency_id="stop", api_visibility="private", show_progress="hidden")
-        dice.click(None, None, settings[1], js="() => Math.floor(Math.random() * 1e9)", api_visibility="private")
+        dice.click(None, None, settings[2], js="() => Math.floor(Math.random() * 1e9)", api_visibility="private")
         if self.spec.kind != "images":
             made["find"].click(told(self.rows_near), [drawn, index], [made["near"], made["table"]], **one)
             return
@@ -160,10 +162,18 @@ class Page:
         made["easel"].submit(told(self.repaint), [drawn, index], made["repainted"], **one)
 
     def draw(
-        self, label: Any, seed: Any, count: Any, sampler: Any, steps: Any, guidance: Any, request: gr.Request
+        self,
+        label: Any,
+        text: Any,
+        seed: Any,
+        count: Any,
+        sampler: Any,
+        steps: Any,
+        guidance: Any,
+        request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         """Draw, showing the way there, until it is done or stopped."""
-        draw, tab = asked(label, seed, count, sampler, steps, guidance), str(request.session_hash)
+        draw, tab = asked(label, text, seed, count, sampler, steps, guidance), str(request.session_hash)
         table, pictures = self.spec.kind == "table", self.spec.kind == "images"
         below = [html.note(UNCHOSEN), html.note(FIRST), ""] if pictures else [""]
         rest, due = [gr.skip()] * (3 + len(below) + table), 0.0
@@ -287,14 +297,14 @@ class Page:
         return html.note(hint) + html.gallery(self.model.decode(x), names, clickable=False)
 
 
-def asked(label: Any, seed: Any, count: Any, sampler: Any, steps: Any, guidance: Any) -> Draw:
+def asked(label: Any, text: Any, seed: Any, count: Any, sampler: Any, steps: Any, guidance: Any) -> Draw:
     """The controls' values as a draw; what they cannot be is left for the session to refuse."""
 
     def number(value: Any) -> Any:
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
     chosen = None if label in (-1, None) else number(label)
-    return Draw(number(count), number(seed), chosen, guidance, sampler, number(steps))
+    return Draw(number(count), number(seed), chosen, guidance, sampler, number(steps), text or "")
 
 
 def sent(event: gr.EventData, name: str) -> Any:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ agree), and numbers in all its samples together.
 SEEDS = 2**53
 """Seeds that JSON carries exactly lie below."""
 GUIDANCE = 20.0
+LETTERS = 1000
 VARIANTS = 4
 REMEMBERED = 8
 
@@ -38,10 +39,12 @@ class Draw:
     Args:
         count: how many samples.
         seed: of all their noise.
-        label: number of the class; None for all classes in turn, and for a model without.
+        label: number of the class; None for all classes in turn (for none of them, beside a text), and for a model
+            without.
         guidance: classifier-free scale.
         sampler: name of the solver.
         steps: of the solver.
+        text: what the samples should show; empty for a model without texts, and to say nothing.
     """
 
     count: int
@@ -50,6 +53,7 @@ class Draw:
     guidance: float
     sampler: str
     steps: int
+    text: str = ""
 
 
 class Frame(NamedTuple):
@@ -114,15 +118,29 @@ class Session:
                 raise ValueError(f"{name} must be a whole number from {low} to {high}; got {str(value)[:40]}.")
         if not isinstance(draw.guidance, int | float) or not 0 <= draw.guidance <= GUIDANCE:
             raise ValueError(f"The guidance scale must lie in [0, {GUIDANCE:g}]; got {str(draw.guidance)[:40]}.")
+        if draw.text:
+            self._check_text(draw.text)
         if draw.sampler not in self.solvers:
             raise ValueError(f"There is no solver {str(draw.sampler)[:40]!r} here; choose one of the list.")
 
+    def _check_text(self, text: str) -> None:
+        if not isinstance(text, str) or len(text) > LETTERS:
+            raise ValueError(f"The text must be of at most {LETTERS:,} letters; shorten it.")
+        if self.model.spec.captions is None:
+            raise ValueError("This model was trained without texts; leave the text out.")
+        self.model.condition({"text": text}, 1, 0, 1)  # which refuses unknown words
+
     def labels(self, draw: Draw) -> list[int] | None:
-        """The class of each sample."""
+        """The class of each sample; None where no class is told."""
         classes = self.model.spec.classes
-        if classes is None:
+        if classes is None or (draw.text and draw.label is None):
             return None
         return [i % len(classes) if draw.label is None else draw.label for i in range(draw.count)]
+
+    def told(self, draw: Draw, label: int | list[int] | None) -> dict[str, Any] | None:
+        """What the model is told, by name; None for nothing."""
+        said: dict[str, Any] = {} if label is None else {"class": label}
+        return said | ({"text": draw.text} if draw.text else {}) or None
 
     def watch(self, draw: Draw) -> Iterator[Frame]:
         """The trajectory from noise to samples, ``steps + 1`` frames; the last is what :meth:`samples` gives.
@@ -134,9 +152,8 @@ class Session:
         model = self.model
         plan = model.plan(draw.sampler, draw.steps)
         times = plan.grid(model.denoiser.schedule, plan.steps, model.denoiser.start)
-        points = model.trajectory(
-            draw.count, self.labels(draw), draw.guidance, plan.sampler, plan.steps, draw.seed, grid=plan.grid
-        )
+        told = self.told(draw, self.labels(draw))
+        points = model.trajectory(draw.count, told, draw.guidance, plan.sampler, plan.steps, draw.seed, grid=plan.grid)
         last = len(times) - 1
         for step, (x, pair) in enumerate(zip(points, model.denoiser.schedule.pairs(times), strict=True)):
             if step == last:
@@ -185,7 +202,8 @@ class Session:
 
     def _filled(self, draw: Draw, index: int, known: Tensor, keep: Tensor) -> Tensor:
         model, labels = self.model, self.labels(draw)
-        shown: Condition | None = model.condition(None if labels is None else labels[index], VARIANTS, 0, VARIANTS)
+        told = self.told(draw, None if labels is None else labels[index])
+        shown: Condition | None = model.condition(told, VARIANTS, 0, VARIANTS)
         denoiser = Inpaint(model.guided(shown, draw.guidance), known, keep)
         plan = model.plan(draw.sampler, draw.steps)
         keyed = generators(draw.seed + 1, range(VARIANTS), model.device)
@@ -209,6 +227,8 @@ class Session:
         if draw.label is not None and classes is not None:
             name = classes[draw.label]
             words += [f"--class={name}"] if name.startswith("-") else ["--class", name]
+        if draw.text:
+            words += [f"--prompt={draw.text}"] if draw.text.startswith("-") else ["--prompt", draw.text]
         if draw.guidance != 1:
             words += ["--guidance", f"{draw.guidance:.17g}"]
         return shlex.join(map(str, words))
@@ -219,6 +239,8 @@ class Session:
         cond = "" if labels is None else f"    cond={labels},\n"
         if labels is not None and draw.label is not None:
             cond = f"    cond={draw.label},  # {self.model.spec.classes[draw.label]!r}\n"  # type: ignore[index]
+        if draw.text:
+            cond = f"    cond={self.told(draw, draw.label)!r},\n"
         return (
             f"import osmotic\n\nmodel = osmotic.load({str(self.run)!r})\nx = model.sample(\n    {draw.count},\n{cond}"
             f"    guidance={draw.guidance!r},\n    sampler={draw.sampler!r},\n    steps={draw.steps},\n"
