@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from osmotic.nn.attention import CrossAttention, SelfAttention
 from osmotic.nn.conditioning import Context
 from osmotic.nn.norm import AdaptiveGroupNorm, GroupNorm, divisor
+from osmotic.nn.positions import sincos
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -44,9 +45,10 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """``x + attention(norm(x))`` over all positions, then the same over the tokens where there are any.
+    """``x + attention(norm(x) + places)`` over all positions, then the same over the tokens where there are any.
 
-    The identity at initialisation. Shapes: x ``(B, C, *S)``, valid ``(B, 1, *S)`` bool or None.
+    Places are sines and cosines of the coordinates: what a text says of left and right has to be found, and
+    convolutions see the rim alone. The identity at initialisation. Shapes: x ``(B, C, *S)``, valid ``(B, 1, *S)`` bool or None.
     """
 
     def __init__(self, channels: int, head_width: int, tokens: int | None) -> None:
@@ -63,9 +65,10 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor, context: Context, valid: Tensor | None = None) -> Tensor:
         flat = None if valid is None else valid.flatten(1)
-        x = x + self.attention(sequence(self.norm(x, valid)), flat).mT.reshape(x.shape)
+        places = sincos(tuple(x.shape[2:]), x.shape[1], x.device).to(x.dtype)
+        x = x + self.attention(sequence(self.norm(x, valid)) + places, flat).mT.reshape(x.shape)
         if self.cross is not None:
-            h = self.cross(sequence(self.cross_norm(x, valid)), context.tokens, context.mask)
+            h = self.cross(sequence(self.cross_norm(x, valid)) + places, context.tokens, context.mask)
             x = x + h.mT.reshape(x.shape)
         return x
 
