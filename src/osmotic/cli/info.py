@@ -84,7 +84,10 @@ def known(data: dict[str, Any]) -> list[str]:
     """What a model is told besides the class, by the names that `osmotic sample --set` takes."""
     lines = [f"told: {attribute['column']['name']}" for attribute in data.get("attributes", ())]
     lines += ["told: a text (--prompt)"] if data.get("captions") else []
-    return lines + ([f"told: {data['control']} of a picture (--control)"] if data.get("control") else [])
+    control = data.get("control")
+    if isinstance(control, dict):
+        return [*lines, f"told: an image, {control['name']} of each picture in training (--control)"]
+    return lines + ([f"told: {control} of a picture (--control)"] if control else [])
 
 
 def about_stages(run: Run) -> list[str]:

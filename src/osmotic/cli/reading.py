@@ -7,10 +7,10 @@ from typing import Annotated, Any, get_args
 
 import tyro
 
-from osmotic.data.controls import Control
+from osmotic.data.controls import MADE
 from osmotic.data.spec import Kind
 
-CHOICES = "{" + ",".join(get_args(Control)) + "}"
+CHOICES = "{" + ",".join(MADE) + "}|NAME"
 KINDS = "{" + ",".join(get_args(Kind)) + "}"
 
 
@@ -33,7 +33,12 @@ class Reading:
         tuple[str, ...] | None, _flag("NAME ...", "what the model is told besides: columns, fields of metadata.jsonl")
     ] = None
     control: Annotated[
-        Control | None, _flag(CHOICES, "an image made of each picture, which the model is told, too")
+        str | None,
+        _flag(
+            CHOICES,
+            "an image beside each picture, which the model is told, too: made of it, or given, by the column NAME of "
+            "metadata.jsonl or the array NAME of an .npz",
+        ),
     ] = None
     text_encoder: Annotated[
         str | None, _flag("NAME", "folder or hub name of a frozen CLIP, T5, ... that reads captions (default: learned)")

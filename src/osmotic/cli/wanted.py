@@ -8,9 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from osmotic.cli.flags import UsageError
-from osmotic.data.controls import CONTROLS
 from osmotic.data.errors import listed
-from osmotic.data.given import read_given
+from osmotic.data.given import read_image
 from osmotic.data.spec import Spec
 from osmotic.training.recipe import Frozen
 
@@ -30,7 +29,9 @@ class Wanted(Frozen):
         json_schema_extra={"flag": "set"},
     )
     control: tuple[Path, ...] | None = Field(
-        None, description="pictures whose edges (or what else the model was told with --control) to follow, in turn"
+        None,
+        description="pictures to follow, in turn: the images themselves where the model was told images of their own, "
+        "else what it learned to see of a picture (edges, ...)",
     )
     negative: str | None = Field(
         None, description="a text (a class, where there are no texts) to lead away from; needs --guidance above 1"
@@ -59,7 +60,7 @@ def told(spec: Spec, wanted: Wanted, count: int) -> dict[str, Any] | None:
     if wanted.control is not None:
         if spec.control is None:
             raise UsageError("This model was trained without a control image; leave out --control.")
-        made = CONTROLS[spec.control](read_given(wanted.control, spec).x)
+        made = read_image(wanted.control, spec)
         said["image"] = [made[i % len(made)] for i in range(count)]
     named = wanted.classes or (None if wanted.prompt else spec.classes)
     if named is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .attributes import fit_all
 from .captions import fit_captions, parsed
+from .controls import MADE, Beside
 from .encoding import Array, Pixels, Standard, along_channels
 from .errors import DataError, closest, listed
 from .source import Options, Stored, class_numbers
@@ -47,9 +49,10 @@ def from_array(
 ) -> Stored:
     """Samples from an array with the batch on axis 0, and labels if given; raises DataError naming what is wrong.
 
-    `known`: further values of each sample by name; "text" are its captions, anything else an attribute.
+    `known`: further values of each sample by name; "text" are its captions, what `options.control` names the image
+    beside it, anything else an attribute.
     """
-    options.only("an array", "kind", "value_range", "condition")
+    options.only("an array", "kind", "value_range", "condition", "control")
     array = np.asanyarray(array)
     if array.dtype.kind not in "biuf":
         raise DataError(f"{source}: values of type {array.dtype} are not numbers: convert the array first")
@@ -58,10 +61,10 @@ def from_array(
     extent = _extent(array, source)
     layout = _layout(array, extent, options, source)
     numbers, names = (None, None) if labels is None else class_numbers(labels, len(array), source, classes)
-    unknown = [name for name in options.condition if name not in (known or {})]
-    if unknown:
-        raise DataError(f"{source}: nothing called {listed(unknown)} is known of these samples: leave it out")
-    rest = {name: _each(name, values, len(array), source) for name, values in (known or {}).items()}
+    known = dict(known or {})
+    _refuse_unknown(options, known, source)
+    image = None if options.control is None else np.asanyarray(known.pop(options.control))
+    rest = {name: _each(name, values, len(array), source) for name, values in known.items()}
     texts = None if "text" not in rest else [parsed(text) for text in rest.pop("text")]
     attributes, raw = fit_all(rest, source)
     facts = [layout.fact] if layout.fact else []
@@ -86,7 +89,48 @@ def from_array(
         encoding=encoding,
         facts=tuple(facts),
     )
-    return Stored(spec, layout.values, numbers, None, texts, raw)
+    found = Stored(spec, layout.values, numbers, None, texts, raw)
+    return found if image is None else _paired(found, array, image, options)
+
+
+def _refuse_unknown(options: Options, known: Mapping[str, Any], source: str) -> None:
+    """Refuse names that nothing is known by."""
+    unknown = [name for name in options.condition if name not in known]
+    if unknown:
+        raise DataError(f"{source}: nothing called {listed(unknown)} is known of these samples: leave it out")
+    if options.control is not None and options.control not in known:
+        hint = closest(options.control, [*known, *MADE]) or ":"
+        raise DataError(
+            f"{source}: no image called {options.control!r} stands beside each sample{hint} give an array of that "
+            f"name, or one of {', '.join(MADE)}"
+        )
+
+
+def _paired(pictures: Stored, array: Array, image: Array, options: Options) -> Stored:
+    """Pictures with the image beside each, in their own range: its units have to be theirs."""
+    spec, name = pictures.spec, options.control or ""
+    source = f"{spec.source}, {name!r}"
+    if not isinstance(spec.encoding, Pixels):
+        raise DataError(f"{source}: an image stands beside a picture, and these are {spec.kind}: say kind 'images'")
+    if image.dtype.kind not in "biuf" or (image.dtype.kind == "f") != (array.dtype.kind == "f"):
+        raise DataError(f"{source}: holds {image.dtype}, and the pictures {array.dtype}: give both in the same units")
+    if len(image) != len(array) or 0 in image.shape:
+        raise DataError(f"{source}: an array of shape {image.shape} is no image for each of {len(array):,} samples")
+    extent = _extent(image, source)
+    span = (spec.encoding.low, spec.encoding.high)
+    _pixels(image, extent, replace(options, value_range=span), source)
+    layout = _stated_layout(image, "images", source)
+    height, width, channels = layout.values.shape[1:]
+    if (height, width) != spec.shape[1:]:
+        raise DataError(
+            f"{source}: images of {width} x {height} beside pictures of {spec.shape[2]} x {spec.shape[1]}: make them "
+            "alike"
+        )
+    own = spec.model_copy(update={"shape": (channels, height, width)})
+    control = Beside(name=name, channels=3 if channels == 3 else 1)
+    pictures.spec = spec.model_copy(update={"control": control})
+    pictures.beside = Stored(own, layout.values)
+    return pictures
 
 
 def _each(name: str, values: Any, count: int, source: str) -> list[Any]:
@@ -95,6 +139,7 @@ def _each(name: str, values: Any, count: int, source: str) -> list[Any]:
     if found.shape != (count,):
         raise DataError(
             f"{source}: {name!r} has shape {found.shape}, but there are {count:,} samples: give one value each"
+            f"{f', or name it with control={name!r} if it is an image' if found.ndim > 2 else ''}"
         )
     return list(values) if found.dtype.kind == "O" else found.tolist()
 
@@ -110,7 +155,7 @@ def read_npy(path: Path, options: Options) -> Stored:
 
 def read_npz(path: Path, options: Options) -> Stored:
     """Samples of a `.npz` file: values under x, images, arr_0 or data; labels, if any, under y, labels or arr_1;
-    captions under text; and what `options.condition` names.
+    captions under text; and what `options.condition` and `options.control` name.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -124,10 +169,10 @@ def read_npz(path: Path, options: Options) -> Stored:
             label_key = next((key for key in LABEL_KEYS if key in keys), None)
             array = archive[values_key]
             labels = None if label_key is None else archive[label_key]
-            for name in options.condition:
+            for name in (*options.condition, *([] if options.control is None else [options.control])):
                 if name not in keys:
                     raise DataError(f"{path}: holds no {name!r}{closest(name, keys) or '.'} It has: {listed(keys)}")
-            known = {name: archive[name] for name in keys if name in (*options.condition, "text")}
+            known = {name: archive[name] for name in keys if name in (*options.condition, "text", options.control)}
     except DataError:
         raise
     except Exception as error:  # zipfile, zlib and numpy each have their own errors for a broken archive

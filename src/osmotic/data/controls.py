@@ -1,15 +1,31 @@
-"""Images that a model may be told beside a picture, made from the picture itself: edges, grey values, blocks."""
+"""Images that a model may be told beside a picture: made of it (edges, grey values, blocks), or given with it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from .encoding import FloatArray
+from .encoding import FloatArray, Frozen
 
-Control = Literal["edges", "grey", "blocks"]
+Made = Literal["edges", "grey", "blocks"]
+MADE: tuple[str, ...] = get_args(Made)
+
+
+class Beside(Frozen):
+    """An image that the data hold beside each picture, of the same height and width: what it was before, or its mask.
+
+    Args:
+        name: of the column, or the array, that it stands in.
+        channels: 1 for grey, 3 for RGB.
+    """
+
+    name: str
+    channels: Literal[1, 3]
+
+
+Control = Made | Beside
 
 LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue, ITU-R BT.601
 STRONG = 0.5  # slope of luma, whose range is 2, over two pixels from which there is an edge
@@ -46,9 +62,11 @@ def blocks(x: FloatArray) -> FloatArray:
     return found.astype(np.float32)
 
 
-CONTROLS: dict[Control, Callable[[FloatArray], FloatArray]] = {"edges": edges, "grey": grey, "blocks": blocks}
+CONTROLS: dict[Made, Callable[[FloatArray], FloatArray]] = {"edges": edges, "grey": grey, "blocks": blocks}
 
 
 def channels(control: Control, shape: tuple[int, ...]) -> int:
     """How many channels a control of pictures ``(C, H, W)`` has."""
+    if isinstance(control, Beside):
+        return control.channels
     return shape[0] if control == "blocks" else 1

@@ -12,19 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .attributes import told as attributes_told
-from .captions import Captions
 from .columns import Columns, recoding
-from .controls import CONTROLS, Control
+from .controls import CONTROLS, MADE, Beside
 from .counter import permutation, uniform
-from .encoder import Encoder, fit_encoder
-from .errors import DataError, listed
+from .encoder import fit_encoder
+from .errors import DataError, listed, plural
+from .ports import Indices, Texts, Values, ports
 from .read import read
 from .source import Labels, Options, Source
 from .spec import Kind, Spec
-
-Indices = NDArray[np.int64]
-Values = NDArray[np.float64]
 
 
 class Dataset(abc.ABC):
@@ -60,33 +56,6 @@ class Dataset(abc.ABC):
         """File name or row of one sample, to name a bad one."""
 
 
-class Texts:
-    """The captions of a data set, each different one read once.
-
-    Args:
-        captions: how they are read.
-        texts: one a sample.
-    """
-
-    def __init__(self, captions: Captions | Encoder, texts: Sequence[str]) -> None:
-        different, self.which = np.unique(np.asarray(texts, dtype=str), return_inverse=True)
-        tokens, self.mask = captions.encode(different.tolist())
-        # Half the memory, at an error far below what an encoder means.
-        self.tokens = tokens.astype(np.float16) if tokens.dtype == np.float32 else tokens
-
-    @classmethod
-    def of(cls, spec: Spec, texts: Sequence[str] | None) -> Texts | None:
-        """Those of data that have some."""
-        return None if spec.captions is None or texts is None else cls(spec.captions, texts)
-
-    def told(self, indices: Indices) -> dict[str, Tensor]:
-        """The ports of some samples."""
-        rows = self.which[indices]
-        tokens = torch.from_numpy(self.tokens[rows])
-        mask = torch.from_numpy(self.mask[rows])
-        return {"tokens": tokens.float() if tokens.is_floating_point() else tokens, "mask": mask}
-
-
 class Encoded(Dataset):
     """The samples of a source, encoded batch by batch."""
 
@@ -109,7 +78,10 @@ class Encoded(Dataset):
     def told(self, indices: Indices) -> dict[str, Tensor]:
         chosen = np.asarray(indices, np.int64)
         found = {name: torch.from_numpy(values[chosen]) for name, values in self._told.items()}
-        return found if self._texts is None else found | self._texts.told(chosen)
+        found |= {} if self._texts is None else self._texts.told(chosen)
+        if (beside := self.source.beside) is not None:
+            found["image"] = torch.from_numpy(beside.spec.encode(beside.raw(chosen)))
+        return found
 
     def name(self, index: int) -> str:
         return self.source.name(index)
@@ -140,14 +112,15 @@ class Subset(Dataset):
 
 
 class Under(Dataset):
-    """A data set as the samples of another's kind: in its scale, its classes, its words, with its control image.
+    """A data set as the samples of another's kind: in its scale, its classes, its words, with its image beside each.
 
     Args:
         dataset: samples of the same kind and shape.
         spec: of the other data, which a model was trained on.
 
     Raises:
-        DataError: for another kind or shape, a class, an attribute or a word that the other has not.
+        DataError: for another kind or shape, a class, an attribute or a word that the other has not, or images beside
+            the samples that have other channels.
     """
 
     def __init__(self, dataset: Dataset, spec: Spec) -> None:
@@ -166,7 +139,9 @@ class Under(Dataset):
         self.attributes = _attributes(dataset, spec)
         self.texts = None if spec.captions is None else dataset.texts
         self._texts = Texts.of(self.spec, self.texts)
-        self._told = ports(self.spec, len(dataset), self.labels, self.attributes, self._texts)
+        self._told = ports(
+            self.spec, len(dataset), self.labels, self.attributes, self._texts, image=_has_images(own, spec)
+        )
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -184,12 +159,30 @@ class Under(Dataset):
         chosen = np.asarray(indices, np.int64)
         found = {name: torch.from_numpy(values[chosen]) for name, values in self._told.items()}
         found |= {} if self._texts is None else self._texts.told(chosen)
-        if self.spec.control is not None:
-            found["image"] = torch.from_numpy(CONTROLS[self.spec.control](self.batch(chosen)[0].numpy()))
-        return found
+        if (control := self.spec.control) is None:
+            return found
+        if not isinstance(control, Beside):
+            return found | {"image": torch.from_numpy(CONTROLS[control](self.batch(chosen)[0].numpy()))}
+        if isinstance(self.dataset.spec.control, Beside):
+            return found | {"image": self.dataset.told(chosen)["image"]}
+        return found | {"image": torch.zeros(len(chosen), control.channels, *self.spec.shape[1:])}
 
     def name(self, index: int) -> str:
         return self.dataset.name(index)
+
+
+def _has_images(own: Spec, spec: Spec) -> bool:
+    """Whether the images that another is told are known of these data; hidden where they are not."""
+    if not isinstance(spec.control, Beside):
+        return True
+    if not isinstance(own.control, Beside):
+        return False
+    if own.control.channels != spec.control.channels:
+        raise DataError(
+            f"{own.source}: its images {own.control.name!r} have {plural(own.control.channels, 'channel')}, and those "
+            f"that the model is told {spec.control.channels}: give data of that"
+        )
+    return True
 
 
 Recode = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -234,37 +227,6 @@ def _renumbered(dataset: Dataset, spec: Spec) -> Labels | None:
     return np.array([spec.classes.index(name) for name in own.classes], np.int64)[dataset.labels]
 
 
-def ports(
-    spec: Spec, count: int, labels: Labels | None, attributes: Values | None, texts: Sequence[str] | Texts | None
-) -> dict[str, NDArray[Any]]:
-    """What a model is told of samples, as :meth:`Dataset.told` gives it but for images and for :class:`Texts`.
-
-    A part that is None is not known of any of them: it is hidden by ``keep``, ``(count, parts)``, which is left out
-    where all is known.
-    """
-    found: dict[str, NDArray[Any]] = {}
-    known = [attributes is not None] * len(spec.attributes)
-    if spec.classes is not None:
-        known = [labels is not None, *known]
-    first = np.zeros(count, np.int64) if labels is None else labels
-    if spec.attributes:
-        unknown = np.full((count, len(spec.attributes)), np.nan)
-        vector = attributes_told(spec.attributes, unknown if attributes is None else attributes)
-        if spec.classes is not None:
-            vector = np.concatenate([first.astype(np.float32)[:, None], vector], 1)
-        found["vector"] = vector
-    elif spec.classes is not None:
-        found["vector"] = first
-    if spec.captions is not None:
-        known.append(texts is not None)
-        if not isinstance(texts, Texts):  # those of a data set are many, and are looked up for each batch
-            found["tokens"], found["mask"] = spec.captions.encode([""] * count if texts is None else texts)
-    if not all(known):
-        shown = [*known, True] if spec.control is not None else known
-        found["keep"] = np.tile(np.array(shown), (count, 1))
-    return found
-
-
 def split(dataset: Dataset, holdout: float, seed: int) -> tuple[Subset, Subset]:
     """Training part and held-out part, disjoint and in the original order: a pure function of (n, holdout, seed).
 
@@ -302,14 +264,15 @@ def open_data(
     drop: Sequence[str] = (),
     categorical: Sequence[str] = (),
     condition: Sequence[str] = (),
-    control: Control | None = None,
+    control: str | None = None,
     text_encoder: str | None = None,
     max_bad: float = 0.01,
 ) -> Dataset:
     """Data set from a path, the name of an embedded set, an array, an (array, labels) pair, or anything indexable.
 
     In place of labels, a mapping may name several things that are known of every sample of the array: "label" are the
-    classes, "text" the captions, anything else an attribute.
+    classes, "text" the captions, what `control` names the images beside them, anything else an attribute. One mapping
+    of all, with the array as "x", means the same.
 
     Arguments beside `source` are those of `source.Options`; each is found from the data when left out.
     Raises `errors.DataError` (a ValueError) with one sentence that says what is wrong and what to do.
@@ -323,8 +286,11 @@ def open_data(
         drop=drop,
         categorical=categorical,
         condition=condition,
+        control=None if control in MADE else control,
         max_bad=max_bad,
     )
+    if isinstance(source, Mapping) and "x" in source:
+        source = (source["x"], {name: values for name, values in source.items() if name != "x"})
     if isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], str | Path):
         known = source[1]
         known = {name: _numpy(v) for name, v in known.items()} if isinstance(known, Mapping) else _numpy(known)
@@ -337,7 +303,7 @@ def open_data(
         told["captions"] = fit_encoder(text_encoder, dataset.texts)
     if control is not None and dataset.spec.kind != "images":
         raise DataError(f"{dataset.spec.source}: a control is made of a picture, and these are no pictures")
-    told |= {} if control is None else {"control": control}
+    told |= {"control": control} if control in MADE else {}
     return Under(dataset, dataset.spec.model_copy(update=told)) if told else dataset
 
 

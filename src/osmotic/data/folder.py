@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .attributes import fit_all
 from .captions import fit_captions
+from .controls import Beside
 from .encoding import Array, Pixels
 from .errors import DataError, listed, plural
 from .listing import Listing, list_pictures
@@ -24,11 +25,12 @@ IN_MEMORY = 2 << 30  # bytes of decoded pictures kept; larger sets are decoded a
 
 @dataclass(frozen=True)
 class Survey:
-    """Pictures that could be opened, what they are, and the bad ones as (name, reason)."""
+    """Pictures that could be opened, what they and the images beside them are, and the bad ones as (name, reason)."""
 
     listing: Listing
     looks: tuple[Look, ...]
     bad: tuple[tuple[str, str], ...]
+    beside: tuple[Look, ...] | None = None
 
 
 class OnDemand(Source):
@@ -39,8 +41,8 @@ class OnDemand(Source):
         spec: Spec,
         listing: Listing,
         size: int | None,
-        labels: Labels | None,
-        attributes: NDArray[np.float64] | None,
+        labels: Labels | None = None,
+        attributes: NDArray[np.float64] | None = None,
     ) -> None:
         self.spec = spec
         self.listing = listing
@@ -69,61 +71,110 @@ class OnDemand(Source):
 def read_folder(root: Path, options: Options) -> Source:
     """Pictures of a folder, all of one size (or brought to `options.size`), grey only when all are grey.
 
-    Unreadable files are skipped up to `options.max_bad` of all files (one always may, unless the share is 0) and named
-    in the facts. Raises DataError beyond that, and for mixed sizes without `size`.
+    `options.control` names an image beside each, which is read alike: scaled and cut as its picture, and grey only when
+    all of them are, whatever the pictures. Unreadable files are skipped, with what belongs to them, up to
+    `options.max_bad` of all files (one always may, unless the share is 0) and named in the facts. Raises DataError
+    beyond that, for mixed sizes without `size`, and for an image of another shape than its picture.
     """
-    options.only("a folder of pictures", "size", "condition")
-    survey = look_over(list_pictures(root, options.condition))
+    options.only("a folder of pictures", "size", "condition", "control")
+    survey = look_over(list_pictures(root, options.condition, options.control))
     _check_bad(survey.bad, len(survey.listing.names) + len(survey.bad), options.max_bad, root)
     height, width = _common_size(survey, options.size, root)
-    channels = 1 if all(seen.grey for seen in survey.looks) else 3
-    fits = len(survey.looks) * height * width * channels <= IN_MEMORY
-    store = np.empty((len(survey.looks), height, width, channels), np.uint8) if fits else None
-    good, bad = _decode(survey, options.size, (height, width), store)
+    _check_pairs(survey, root)
+    kinds = [survey.looks] if survey.beside is None else [survey.looks, survey.beside]
+    depths = [1 if all(seen.grey for seen in looks) else 3 for looks in kinds]
+    fits = len(survey.looks) * height * width * sum(depths) <= IN_MEMORY
+    stores = [np.empty((len(survey.looks), height, width, depth), np.uint8) for depth in depths] if fits else []
+    good, bad = _decode(survey, options.size, (height, width), stores)
     _check_bad(bad, len(survey.listing.names) + len(survey.bad), options.max_bad, root)
     listing = survey.listing.only(good)
     labels, classes = listing.numbered()
     attributes, raw = fit_all(listing.fields, str(root))
     looks = tuple(survey.looks[i] for i in good)
+    control = None if options.control is None else Beside(name=options.control, channels=3 if depths[-1] == 3 else 1)
     spec = Spec(
         kind="images",
-        shape=(channels, height, width),
+        shape=(depths[0], height, width),
         classes=classes,
         attributes=attributes,
         captions=None if listing.texts is None else fit_captions(listing.texts),
+        control=control,
         source=str(root),
         count=len(good),
         encoding=Pixels(),
         facts=(*listing.facts, *_facts(looks, bad, options.size, listing, fits)),
     )
+    source = _source(spec, listing, options.size, stores[0][: len(good)] if fits else None, labels, raw)
+    images = listing.images()
+    if images is not None:
+        shape = (depths[1], height, width)
+        own = Spec(kind="images", shape=shape, source=str(root), count=len(good), encoding=spec.encoding)
+        source.beside = _source(own, images, options.size, stores[1][: len(good)] if fits else None)
+    return source
+
+
+def _source(
+    spec: Spec,
+    listing: Listing,
+    size: int | None,
+    store: Pixels8 | None,
+    labels: Labels | None = None,
+    attributes: NDArray[np.float64] | None = None,
+) -> Source:
+    """Pictures in memory, or decoded on demand where there is no store of them."""
     if store is None:
-        return OnDemand(spec, listing, options.size, labels, raw)
-    return Stored(spec, store[: len(good)], labels, listing.names, listing.texts, raw)
+        return OnDemand(spec, listing, size, labels, attributes)
+    return Stored(spec, store, labels, listing.names, listing.texts, attributes)
 
 
 def look_over(listing: Listing) -> Survey:
-    """Headers of all pictures of a listing."""
-    found = list(look_all(listing.paths, "looking at pictures"))
-    good = [i for i, seen in enumerate(found) if isinstance(seen, Look)]
-    bad = [(listing.names[i], str(seen)) for i, seen in enumerate(found) if isinstance(seen, BadPicture)]
-    return Survey(listing.only(good), tuple(seen for seen in found if isinstance(seen, Look)), tuple(bad))
+    """Headers of all pictures of a listing and of the images beside them; a picture whose image is bad is bad, too."""
+    listings = _with_images(listing)
+    rows = list(zip(*(look_all(each.paths, "looking at pictures") for each in listings), strict=True))
+    wrong = [_wrong(listings, i, row) for i, row in enumerate(rows)]
+    good = [i for i, found in enumerate(wrong) if found is None]
+    looks = [tuple(seen for i in good if isinstance(seen := rows[i][k], Look)) for k in range(len(listings))]
+    bad = tuple(found for found in wrong if found is not None)
+    return Survey(listing.only(good), looks[0], bad, None if len(looks) == 1 else looks[1])
+
+
+def _with_images(listing: Listing) -> list[Listing]:
+    """The listing of pictures, and that of the images beside them where there are any."""
+    images = listing.images()
+    return [listing] if images is None else [listing, images]
+
+
+def _wrong(
+    listings: Sequence[Listing],
+    i: int,
+    row: Sequence[Look | Pixels8 | BadPicture],
+    shape: tuple[int, int] | None = None,
+) -> tuple[str, str] | None:
+    """The first bad file among a picture and the image beside it, and the reason; None where both are good."""
+    for listing, found in zip(listings, row, strict=True):
+        if isinstance(found, BadPicture):
+            return listing.names[i], str(found)
+        if isinstance(found, np.ndarray) and found.shape[:2] != shape:
+            # The file changed meanwhile: there is no place for it.
+            return listing.names[i], f"decodes to {found.shape[1]} x {found.shape[0]}, unlike its header a moment ago"
+    return None
 
 
 def _decode(
-    survey: Survey, size: int | None, shape: tuple[int, int], store: Pixels8 | None
+    survey: Survey, size: int | None, shape: tuple[int, int], stores: Sequence[Pixels8]
 ) -> tuple[list[int], tuple[tuple[str, str], ...]]:
-    """Numbers of the pictures that decode, written into `store` one after the other, and all bad files so far."""
+    """Numbers of the pictures that decode, written into the stores one after the other, and all bad files so far."""
     good: list[int] = []
     bad = list(survey.bad)
-    for i, picture in enumerate(decode_all(survey.listing.paths, size, "decoding pictures")):
-        if isinstance(picture, BadPicture):
-            bad.append((survey.listing.names[i], str(picture)))
+    listings = _with_images(survey.listing)
+    rows = zip(*(decode_all(each.paths, size, "decoding pictures") for each in listings), strict=True)
+    for i, row in enumerate(rows):
+        wrong = _wrong(listings, i, row, shape)
+        if wrong is not None:
+            bad.append(wrong)
             continue
-        if picture.shape[:2] != shape:  # the file changed meanwhile: store has no place for it
-            reason = f"decodes to {picture.shape[1]} x {picture.shape[0]}, unlike its header a moment ago"
-            bad.append((survey.listing.names[i], reason))
-            continue
-        if store is not None:
+        for store, picture in zip(stores, row, strict=False):  # no stores where memory is too small for them
+            assert not isinstance(picture, BadPicture)
             store[len(good)] = as_channels(picture, store.shape[-1])
         good.append(i)
     return good, tuple(bad)
@@ -142,7 +193,7 @@ def _check_bad(bad: Sequence[tuple[str, str]], total: int, share: float, root: P
 def _common_size(survey: Survey, size: int | None, root: Path) -> tuple[int, int]:
     if size is not None:
         return size, size
-    sizes = Counter((seen.height, seen.width) for seen in survey.looks)
+    sizes = Counter((seen.height, seen.width) for seen in (*survey.looks, *(survey.beside or ())))
     if len(sizes) > 1:
         shown = listed(f"{count:,} of {width} x {height}" for (height, width), count in sizes.most_common())
         smallest = min(min(side) for side in sizes)
@@ -151,6 +202,27 @@ def _common_size(survey: Survey, size: int | None, root: Path) -> tuple[int, int
             f"(the smallest side is {smallest})"
         )
     return next(iter(sizes))
+
+
+def _check_pairs(survey: Survey, root: Path) -> None:
+    """Refuse images of another shape than their pictures: scaled and cut alike, they would show other parts."""
+    pairs = zip(survey.listing.names, survey.looks, survey.beside or (), strict=survey.beside is not None)
+    odd = [
+        f"{name}: {one.width} x {one.height} beside {other.width} x {other.height}"
+        for name, one, other in pairs
+        if not _same_shape(one, other)
+    ]
+    if odd:
+        raise DataError(
+            f"{root}: {plural(len(odd), 'picture')} and the image beside them differ in shape ({listed(odd)}): "
+            "cut both to one, so that their points lie over each other"
+        )
+
+
+def _same_shape(one: Look, other: Look) -> bool:
+    """Whether sides have one ratio, to less than a pixel of the smaller of both."""
+    large, small = (one, other) if one.height >= other.height else (other, one)
+    return abs(small.width * large.height - large.width * small.height) < large.height
 
 
 def _facts(

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .controls import Control
+from .controls import MADE
 from .encoding import Array
-from .errors import DataError, listed
+from .errors import DataError, closest, listed
 from .spec import Kind, Spec
 
 Labels = NDArray[np.int64]
@@ -26,7 +26,8 @@ class Options:
     1 in images. `size`: side to which pictures of mixed sizes are brought. `label`, `columns`, `drop`,
     `categorical`: names of table columns (the target, those to use, those to leave out, those whose numbers are codes).
     `condition`: names of what a model is told besides the class: columns of a table, fields of metadata.jsonl, arrays
-    of an .npz file. `control`: which image made of each picture it is told. `text_encoder`: folder or hub name of the
+    of an .npz file. `control`: which image it is told: one made of each picture, by name, or the column of
+    metadata.jsonl (the array of an .npz file) that has one for each. `text_encoder`: folder or hub name of the
     frozen model that reads captions; by default a small one learns with the network. `max_bad`: share of unreadable
     pictures that may be skipped; one file always may.
     """
@@ -39,7 +40,7 @@ class Options:
     drop: Sequence[str] = ()
     categorical: Sequence[str] = ()
     condition: Sequence[str] = ()
-    control: Control | None = None
+    control: str | None = None
     text_encoder: str | None = None
     max_bad: float = 0.01
 
@@ -50,24 +51,33 @@ class Options:
             raise DataError(f"max_bad {self.max_bad} is no share: give a number from 0 to 1")
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise DataError(f"value_range {self.value_range} is empty: give the smaller number first")
+        if self.control is not None and self.control in self.condition:
+            raise DataError(f"{self.control!r} is named as an image (control) and as a condition: name it once")
 
     def only(self, what: str, *allowed: str) -> None:
         """Raises DataError when an option is set that means nothing for `what`: silence would hide a mistake."""
         for option in fields(self):
             value = getattr(self, option.name)
             unset = value == option.default or value in ([], ())  # no names given is nothing said
+            if not unset and option.name == "control" and "control" not in allowed:
+                raise DataError(
+                    f"{what} has no image {value!r} beside each sample{closest(value, MADE) or ':'} what is made of a "
+                    f"picture is {', '.join(MADE)}"
+                )
             if not unset and option.name not in (*allowed, "max_bad"):
                 raise DataError(f"the option {option.name!r} means nothing for {what}: leave it out")
 
 
 class Source(abc.ABC):
     """Samples in their raw form. `labels`: (N,) class numbers or None; `attributes`: (N, A) raw values as the spec's
-    attributes take them; `texts`: captions or None."""
+    attributes take them; `texts`: captions or None; `beside`: the images beside the samples, in the same order, or
+    None."""
 
     spec: Spec
     labels: Labels | None = None
     attributes: NDArray[np.float64] | None = None
     texts: Sequence[str] | None = None
+    beside: Source | None = None
 
     def __len__(self) -> int:
         return self.spec.count

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt
 from .attributes import Attribute
 from .captions import Captions
 from .columns import Columns
-from .controls import Control
+from .controls import Beside, Control
 from .encoder import Encoder
 from .encoding import Array, Frozen, Pixels, Standard
 from .errors import listed, plural
@@ -33,8 +33,8 @@ class Spec(Frozen):
 
     `shape`: one sample as the network sees it, channels first, without the batch. `classes`: names of the classes, None
     when there are no labels. `attributes`: what else is known of every sample, `captions`: how its text is read,
-    `control`: which image is made of it; all of that is what a model may be told. `source`: where the data came from.
-    `count`: samples. `facts`: what was found on reading that a person should know.
+    `control`: which image goes with it, made of it or given; all of that is what a model may be told. `source`: where
+    the data came from. `count`: samples. `facts`: what was found on reading that a person should know.
     """
 
     kind: Kind
@@ -81,7 +81,11 @@ class Spec(Frozen):
     def known(self) -> list[str]:
         """One line for each thing besides the class that a model is told."""
         lines = [attribute.describe() for attribute in self.attributes]
-        return lines if self.captions is None else [*lines, self.captions.describe()]
+        lines += [] if self.captions is None else [self.captions.describe()]
+        if isinstance(self.control, Beside):
+            colours = "RGB" if self.control.channels == 3 else "grey"
+            lines.append(f"told an image beside each: {self.control.name}, {colours}")
+        return lines
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel
 
 from osmotic.data.augment import Augmentation, HorizontalFlip, Shift, Turn, VerticalFlip
+from osmotic.data.controls import MADE
 from osmotic.data.dataset import Dataset, open_data, split
 from osmotic.data.source import Options as Reading
 from osmotic.data.spec import Spec
@@ -132,7 +133,8 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
     """
     if augmentations(recipe) and dataset.spec.kind != "images":
         raise ValueError(f"Mirrors, turns and shifts are for pictures, not for {dataset.spec.kind}; leave them out.")
-    if augmentations(recipe) and dataset.spec.control is not None:
+    # An image that is given is changed as its picture is; what is made of a picture was made before, and knows its rim.
+    if augmentations(recipe) and dataset.spec.control in MADE:
         raise ValueError("Mirrors, turns and shifts would not turn the control image with its picture; leave them out.")
     if recipe.turn and len(set(dataset.spec.shape[1:])) > 1:
         raise ValueError(f"Quarter turns need square pictures, not {dataset.spec.shape[1:]}; leave out --turn.")

@@ -13,8 +13,8 @@ from torch import Tensor
 from osmotic.condition import Condition
 from osmotic.data.attributes import parse
 from osmotic.data.controls import channels
-from osmotic.data.dataset import ports
 from osmotic.data.errors import closest, listed
+from osmotic.data.ports import ports
 from osmotic.data.spec import Spec
 from osmotic.training.recipe import Recipe
 

@@ -84,10 +84,12 @@ class Feed:
     def _batch(self, step: int, slots: range) -> Batch:
         positions = self.order.positions(step, slots)
         batch = fetch(self.samples, self.order.indices(positions), positions, self.noise(step, slots))
-        x0 = batch.x0
+        x0, cond = batch.x0, batch.cond
         for augment in self.augmentations:
             x0 = augment(x0, self.seed, positions)
-        return replace(batch, x0=x0, order=self._order(x0, batch))
+            if cond is not None and cond.image is not None:  # whose points lie over the picture's
+                cond = replace(cond, image=augment(cond.image, self.seed, positions))
+        return replace(batch, x0=x0, cond=cond, order=self._order(x0, batch))
 
     def _order(self, x0: Tensor, batch: Batch) -> Tensor | None:
         if self.coupling is None:
