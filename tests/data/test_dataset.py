@@ -103,7 +103,7 @@ class Frame:
     [
         ([], "is empty"),
         (3, "a int is no data"),
-        ({"x": np.zeros(3)}, "a dict is no data"),
+        ({"y": np.zeros(3)}, "a dict is no data"),
         (b"digits", "a bytes is no data"),
         (Frame(), "save it as .parquet"),
         ([np.zeros(3), np.zeros(4)], r"item 1 has shape \(4,\) without a label, item 0 has \(3,\)"),

@@ -14,6 +14,7 @@ from osmotic.cli.flags import UsageError, build, flags, given, parse
 from osmotic.cli.guiding import Guiding, guide
 from osmotic.cli.sample import asked, fresh, place
 from osmotic.cli.wanted import Wanted, away
+from osmotic.data.controls import Beside
 from osmotic.training.recipe import Frozen
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 
 class Editing(Frozen):
-    """What is done with the input; without any of these its gaps are filled in (NaN, empty cells)."""
+    """What is done with the input; without any of these its gaps are filled in (NaN, empty cells), or the model is told
+    it, where it learned from pairs of pictures (--control NAME), and --prompt what should become of it."""
 
     mask: Path | None = Field(None, description="a picture, bright where the input is to be drawn anew")
     downsampled: int | None = Field(None, ge=2, description="the input is so many times smaller: draw it large")
@@ -101,6 +103,11 @@ def main(words: list[str]) -> int:
     taken = read_given(command.inputs, model.spec, editing.downsampled or 1, editing.grey)
     if editing.was is not None or editing.between is not None:
         drawing = drawing.model_copy(update={"each": 1})  # nothing is drawn at random
+    if by_instruction(model.spec, editing):
+        if wanted.control is not None:
+            raise UsageError("The input is the image that this model is told; leave out --control.")
+        told = tuple(path for path in command.inputs for _ in range(drawing.each))
+        wanted = wanted.model_copy(update={"control": told})
     if guiding.classifier is not None and model.spec.classes is None:
         raise UsageError("This model was trained without classes; --classifier leads `osmotic sample` alone.")
     way, labels = how(model, wanted, guiding, drawing, taken)
@@ -111,6 +118,11 @@ def main(words: list[str]) -> int:
     for path in written(model, x, taken, labels if len(x) == len(taken.x) * way.each else None, filled, out, spoken):
         print(path)
     return 0
+
+
+def by_instruction(spec: Spec, editing: Editing) -> bool:
+    """Whether the input is what the model is told: with nothing else to be done, where it learned from pairs."""
+    return editing == Editing() and isinstance(spec.control, Beside)
 
 
 def refuse_several(editing: Editing) -> None:
@@ -138,7 +150,7 @@ def how(model: Model, wanted: Wanted, guiding: Guiding, drawing: Drawing, taken:
         said, labels, _ = asked(spec, wanted, total)
         cond = (cond or {}) | (said or {})
     negative = away(spec, wanted)
-    around, scale = guide(model, guiding, drawing.guidance, model.condition(negative, 1, 0, 1))
+    around, scale = guide(model, guiding, drawing.guidance, model.condition(negative, 1, 0, 1), cond)
     return (
         Way(
             each=drawing.each,
@@ -166,6 +178,7 @@ def edited(model: Model, taken: Given, editing: Editing, way: Way, progress: Pro
     from osmotic.data.given import read_mask
     from osmotic.guidance.operators import Blur, Downsample, Grey, Operator
     from osmotic.recipes.edit import between, fill, redraw, restore, swap
+    from osmotic.recipes.instructed import instructed
 
     x, spec = torch.from_numpy(taken.x), model.spec
     pictured = ("mask", "downsampled", "blurred", "grey")
@@ -194,6 +207,8 @@ def edited(model: Model, taken: Given, editing: Editing, way: Way, progress: Pro
         operator = Grey()
     if operator is not None:
         return restore(model, x, operator, editing.noise, way, progress)
+    if by_instruction(spec, editing):
+        return instructed(model, len(x) * way.each, way, progress)
     if editing.mask is not None:
         x = x.masked_fill(torch.from_numpy(read_mask(editing.mask, spec)), float("nan"))
     if not x.isnan().any():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 class Guiding(Frozen):
     """Guidance besides its scale; all of it can be combined."""
 
+    scales: dict[str, float] | None = Field(
+        None,
+        description="a scale of its own for some of what is said, NAME SCALE ..., as text 7.5 image 1.5; --guidance is "
+        "that of the rest. The image comes first, each of the others is given it and the rest: D() + s_image (D(image) "
+        "- D()) + guidance (D(image, rest) - D(image)) + the sum of s_name (D(image, rest, name) - D(image, rest))",
+    )
     interval: tuple[float, float] | None = Field(
         None, description="guide only where sigma / alpha lies between LOW and HIGH, which saves half of the rest"
     )
@@ -42,13 +48,22 @@ class Guiding(Frozen):
     )
 
 
-def guide(model: Model, guiding: Guiding, scale: float, negative: Condition | None) -> tuple[Guide | None, float]:
+def guide(
+    model: Model, guiding: Guiding, scale: float, negative: Condition | None, said: Mapping[str, Any] | None
+) -> tuple[Guide | None, float]:
     """What is put around the denoiser, None for nothing, and the scale that is left for classifier-free guidance.
+
+    Args:
+        model: that is led.
+        guiding: how.
+        scale: what ``--guidance`` says.
+        negative: what to lead away from, None for nothing.
+        said: what the model is told, by name.
 
     Raises:
         UsageError: for pieces that do not go together.
     """
-    pieces = list(_pieces(model, guiding, scale, negative))
+    pieces = list(_pieces(model, guiding, scale, negative, said or {}))
     if not pieces:
         return None, scale
 
@@ -57,18 +72,22 @@ def guide(model: Model, guiding: Guiding, scale: float, negative: Condition | No
             denoiser = piece(denoiser)
         return denoiser
 
-    return around, 1.0 if guiding.plus_plus else scale
+    return around, 1.0 if guiding.plus_plus or guiding.scales else scale
 
 
-def _pieces(model: Model, guiding: Guiding, scale: float, negative: Condition | None) -> list[Guide]:
+def _pieces(
+    model: Model, guiding: Guiding, scale: float, negative: Condition | None, said: Mapping[str, Any]
+) -> list[Guide]:
     """From the inside out."""
     from osmotic import guidance
 
-    led = guiding.plus_plus or guiding.classifier or guiding.autoguidance or scale != 1
-    for name, said in (("--interval", guiding.interval), ("--rescale", guiding.rescale)):
-        if said is not None and not led:
+    led = guiding.scales or guiding.plus_plus or guiding.classifier or guiding.autoguidance or scale != 1
+    for name, value in (("--interval", guiding.interval), ("--rescale", guiding.rescale)):
+        if value is not None and not led:
             raise UsageError(f"{name} changes guidance, and there is none; give a --guidance above 1.")
     pieces: list[Guide] = []
+    if guiding.scales:
+        pieces.append(_scaled(model, guiding, scale, negative, said))
     if guiding.plus_plus:
         if guiding.rescale is not None or guiding.threshold is not None:
             raise UsageError("--plus-plus renoises with another noise, which --rescale and --threshold would undo.")
@@ -90,6 +109,17 @@ def _pieces(model: Model, guiding: Guiding, scale: float, negative: Condition | 
         limit: Any = guidance.Clip() if guiding.threshold == "static" else guidance.Dynamic()
         pieces.append(lambda inner: guidance.Threshold(inner, limit))
     return pieces
+
+
+def _scaled(model: Model, guiding: Guiding, scale: float, negative: Condition | None, said: Mapping[str, Any]) -> Guide:
+    """Scales of their own in place of the one scale."""
+    from osmotic.training.scales import own_scales
+
+    if guiding.plus_plus:
+        raise UsageError("--plus-plus leads by one scale, its lambda; leave out --scales.")
+    if negative is not None:
+        raise UsageError("--negative is led away from by the one scale of --guidance; leave out --scales.")
+    return own_scales(model, [name for name, value in said.items() if value is not None], guiding.scales or {}, scale)
 
 
 def _bad(model: Model, run: Path) -> Denoiser:

@@ -111,7 +111,7 @@ def main(words: list[str]) -> int:
     model = load(command.run, settings.weights)
     spec, lent = classed(model.spec, guiding)
     cond, labels, rows = asked(spec, wanted, settings.count)
-    around, scale = guide(model, guiding, settings.guidance, model.condition(away(spec, wanted), 1, 0, 1))
+    around, scale = guide(model, guiding, settings.guidance, model.condition(away(spec, wanted), 1, 0, 1), cond)
     plan = planned(model, settings, guiding)
     if plan.tuned is not None:
         print(spoken_choice(model, plan.tuned, settings.guidance), file=sys.stderr)

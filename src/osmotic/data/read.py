@@ -52,7 +52,7 @@ def read(source: Any, options: Options) -> Source:
         return from_array(values, options, f"{type(source).__name__} in memory", labels)
     raise DataError(
         f"a {type(source).__name__} is no data: give a path, a name ({listed(EMBEDDED, 20)}), an array, "
-        "an (array, labels) pair, or something with a length and items"
+        "an (array, labels) pair, a mapping with the array as 'x', or something with a length and items"
     )
 
 

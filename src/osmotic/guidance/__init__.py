@@ -15,6 +15,7 @@ from osmotic.guidance.energy import Energy
 from osmotic.guidance.inpaint import Inpaint
 from osmotic.guidance.interval import Interval
 from osmotic.guidance.operators import Blur, Downsample, Grey, Mask, Matrix, Operator
+from osmotic.guidance.parts import by_parts
 from osmotic.guidance.plus_plus import CFGPlusPlus
 from osmotic.guidance.posterior import Posterior, given
 from osmotic.guidance.pseudoinverse import PseudoInverse
@@ -52,6 +53,7 @@ __all__ = [
     "Threshold",
     "Untold",
     "View",
+    "by_parts",
     "composed",
     "everything",
     "given",
