@@ -31,6 +31,7 @@ from osmotic.guidance import (
     Rescale,
     Scaled,
     Threshold,
+    by_parts,
     composed,
     nothing,
     two_scales,
@@ -129,6 +130,7 @@ CATALOG = {
     "negative": lambda d, w: ClassifierFree(d, 2.5, only(0)),
     "composed": lambda d, w: composed(d, [only(0), only(1)], [1.5, -0.5]),
     "two-scales": lambda d, w: two_scales(d, 1.5, 3.0, Given(only(0))),
+    "by-parts": lambda d, w: by_parts(d, [True], {0: 1.8}),
     "nothing": lambda d, w: Affine(d, nothing),
     "scaled": lambda d, w: Scaled(d, 2.0),
     "interval": lambda d, w: Interval(leading(d), 0.3, 3.0),
@@ -361,7 +363,7 @@ def test_what_solves_for_eps_refuses_cfgplusplus(name):
 
 # Refusals.
 
-AFFINE = {"classifier-free", "negative", "composed", "two-scales", "nothing", "scaled", "autoguidance"}
+AFFINE = {"classifier-free", "negative", "composed", "two-scales", "by-parts", "nothing", "scaled", "autoguidance"}
 
 
 @pytest.mark.parametrize("name", [name for name in CATALOG if name not in AFFINE])

@@ -88,7 +88,7 @@ def sentence(error: ValidationError) -> str:
     """The first complaint of a validation, in the command line's words."""
     first = error.errors()[0]
     names = [str(part) for part in first["loc"] if isinstance(part, str)]
-    flag = "--" + names[-1].replace("_", "-") if names else "the settings"
+    flag = "--" + names[0].replace("_", "-") if names else "the settings"
     reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{flag} {reason[0].lower()}{reason[1:]}; got {first['input']!r}."
 

@@ -122,8 +122,6 @@ def _picture(path: Path) -> NDArray[np.uint8]:
         return pixels(path)
     except BadPicture as error:
         raise DataError(f"{path}: {error}") from None
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file: check the path") from None
 
 
 def _luma(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

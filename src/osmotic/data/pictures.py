@@ -116,6 +116,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _reason(error: Exception, path: Path) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file: check the path"
     if isinstance(error, UnidentifiedImageError):
         return "empty file" if path.stat().st_size == 0 else "not a picture, whatever its name says"
     if isinstance(error, Image.DecompressionBombError):
