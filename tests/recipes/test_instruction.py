@@ -62,15 +62,20 @@ def test_training_sampling_and_editing_from_the_command_line(folder, tmp_path, o
     assert code == 2
     assert "Too few samples were held out" in err  # it found the data again, images and all
     one, other = (folder / f"before/{i}.png" for i in range(2))
-    told = ["--prompt", TEXTS[0], "--scales", "text", 3, "image", 1.5]
-    code, _, err = osmotic("sample", out, "--control", one, *told, "--count", 3, "--steps", 2, "--out", tmp_path / "s")
+    told = ["--prompt", TEXTS[0], "--scales", "text", 3, "image", 60, "--weights", "model", "--steps", 2]
+    drawn = []
+    for name, image in (("one", one), ("other", other)):
+        words = ["sample", out, "--control", image, *told, "--count", 6, "--out", tmp_path / name]
+        code, _, err = osmotic(*words)
+        assert code == 0, err
+        drawn.append(pictures(tmp_path / name).astype(int))
+    code, _, err = osmotic("edit", out, one, other, *told, "--each", 3, "--out", tmp_path / "edits")
     assert code == 0, err
-    code, _, err = osmotic("edit", out, one, other, *told, "--each", 3, "--steps", 2, "--out", tmp_path / "e")
-    assert code == 0, err
-    drawn, edited = pictures(tmp_path / "s"), pictures(tmp_path / "e")
-    assert edited.shape == (6, 8, 8, 3)
-    assert np.abs(drawn.astype(int) - edited[:3]).max() <= 1  # an edit is a sample told the input
-    assert np.abs(edited[:3].astype(int) - edited[3:]).mean() > 1  # and results stand by their inputs
+    edited = pictures(tmp_path / "edits").astype(int)
+    # An edit is a sample told the input, and results stand by their inputs.
+    expected = np.concatenate([drawn[0][:3], drawn[1][3:]])
+    assert np.abs(edited - expected).max() <= 1
+    assert min(np.abs(drawn[0] - drawn[1]).max((1, 2, 3))) > 5
 
 
 def test_every_way_of_leading_acts_beside_scales_of_their_own(run, folder, tmp_path, osmotic):
