@@ -24,7 +24,7 @@ LAYERS = [
     {"oracles", "samplers", "guidance", "objectives", "fokker_planck"},
     {"times", "likelihood", "inversion", "dequantize", "phase"},
     {"inverse"},
-    {"adapters"},
+    {"adapters", "prompts"},
     {"training"},
     {"distill"},
     {"recipes"},

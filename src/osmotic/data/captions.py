@@ -51,19 +51,26 @@ class Captions(Frozen):
         Raises:
             DataError: for a word that the captions never had, where they spelled none.
         """
-        found: list[int] = []
-        for word in split(text):
-            number = self._numbers.get(word)
-            if number is not None:
-                found.append(number)
-            elif self.spelled:
-                found += [*word.encode("utf-8", "surrogatepass"), SPACE]
-            else:
-                raise DataError(
-                    f"the word {word!r} stands in none of the captions that this model learned from"
-                    f"{closest(word, self.words) or '; use their words.'}"
-                )
-        return found
+        return [token for word in split(text) for token in self._ids(word)]
+
+    def pieces(self, text: str) -> list[tuple[str, int]]:
+        """The words of a text in order, each with how many of its ids are the word's.
+
+        Raises:
+            DataError: as :meth:`tokens`.
+        """
+        return [(word, len(self._ids(word))) for word in split(text)]
+
+    def _ids(self, word: str) -> list[int]:
+        number = self._numbers.get(word)
+        if number is not None:
+            return [number]
+        if self.spelled:
+            return [*word.encode("utf-8", "surrogatepass"), SPACE]
+        raise DataError(
+            f"the word {word!r} stands in none of the captions that this model learned from"
+            f"{closest(word, self.words) or '; use their words.'}"
+        )
 
     def prompt(self, text: str) -> list[int]:
         """The ids of a text that a person wrote.

@@ -6,6 +6,7 @@ Needs transformers, the optional extra `text`; it is imported when a text is rea
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -51,6 +52,27 @@ class Encoder(Frozen):
                 f"the text {text[:40]!r} ... has {count} tokens, and the longest that this model learned from has "
                 f"{self.length}; shorten it"
             )
+
+    def pieces(self, text: str) -> list[tuple[str, int]]:
+        """The words of a text in order, each with how many tokens are the word's; what the encoder adds is one, too.
+
+        Raises:
+            DataError: for an encoder whose tokenizer does not tell.
+        """
+        tokenizer = self._loaded().tokenizer
+        if not tokenizer.is_fast:
+            raise DataError(f"{self.name} has a tokenizer that does not say which tokens are a word's: use a fast one")
+        read = tokenizer(text)
+        ids, places = read["input_ids"], read.word_ids()
+        found: list[tuple[str, int]] = []
+        for place, group in itertools.groupby(range(len(ids)), lambda i: (places[i], i if places[i] is None else 0)):
+            rows = list(group)
+            if place[0] is None:
+                word = str(tokenizer.convert_ids_to_tokens(ids[rows[0]]))
+            else:
+                word = text[slice(*read.word_to_chars(place[0]))].strip().casefold()
+            found.append((word, len(rows)))
+        return found
 
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Features ``(B, length, width)`` and which of them are real ``(B, length)``; an empty text has none."""

@@ -68,7 +68,7 @@ def fill(model: Model, x: Tensor, way: Way, progress: Progress | None = None) ->
     def some(denoiser: Denoiser, rows: Tensor, cond: Condition | None, first: int) -> Tensor:
         return _measured(model, denoiser, Mask(known[rows].to(model.device)), x[rows], 0.0, cond, first, way)
 
-    return _all(model, len(x), way, some, progress)
+    return every(model, len(x), way, some, progress)
 
 
 def restore(
@@ -88,7 +88,7 @@ def restore(
     def some(denoiser: Denoiser, rows: Tensor, cond: Condition | None, first: int) -> Tensor:
         return _measured(model, denoiser, operator.to(model.device), y[rows], noise, cond, first, way)
 
-    return _all(model, len(y), way, some, progress)
+    return every(model, len(y), way, some, progress)
 
 
 def redraw(model: Model, x: Tensor, strength: float, way: Way, progress: Progress | None = None) -> Tensor:
@@ -104,7 +104,7 @@ def redraw(model: Model, x: Tensor, strength: float, way: Way, progress: Progres
         way: how.
         progress: told how many are done.
     """
-    _refuse_gaps(x)
+    refuse_gaps(x)
     if not 0 < strength <= 1:
         raise ValueError(f"The strength lies above 0 and at most at 1; got {strength:g}.")
     plan = model.plan(steps=way.steps)
@@ -117,7 +117,7 @@ def redraw(model: Model, x: Tensor, strength: float, way: Way, progress: Progres
         noisy = alpha * clean + sigma * normal(clean.shape, keyed, model.device, clean.dtype)
         return sample(plan.sampler, denoiser, noisy, times, cond, keyed)
 
-    return _all(model, len(x), way, some, progress)
+    return every(model, len(x), way, some, progress)
 
 
 def swap(model: Model, x: Tensor, before: Told, way: Way, progress: Progress | None = None) -> Tensor:
@@ -133,7 +133,7 @@ def swap(model: Model, x: Tensor, before: Told, way: Way, progress: Progress | N
         way: how; its condition is what x becomes.
         progress: told how many are done.
     """
-    _refuse_gaps(x)
+    refuse_gaps(x)
     total = len(x) * way.each
 
     def some(denoiser: Denoiser, rows: Tensor, cond: Condition | None, first: int) -> Tensor:
@@ -141,7 +141,7 @@ def swap(model: Model, x: Tensor, before: Told, way: Way, progress: Progress | N
         noise = inversion.encode(model.guided(was), x[rows].to(model.device), was)
         return inversion.decode(denoiser, noise, cond)
 
-    return _all(model, len(x), way, some, progress)
+    return every(model, len(x), way, some, progress)
 
 
 def between(model: Model, a: Tensor, b: Tensor, count: int, way: Way) -> Tensor:
@@ -154,7 +154,7 @@ def between(model: Model, a: Tensor, b: Tensor, count: int, way: Way) -> Tensor:
         count: at least 2.
         way: its condition is told on all ways; nothing else of it is used.
     """
-    _refuse_gaps(torch.stack([a, b]))
+    refuse_gaps(torch.stack([a, b]))
     cond = model.condition(way.cond, 1, 0, 1)
     weights = torch.linspace(0, 1, count)
     with torch.no_grad():
@@ -166,8 +166,17 @@ def between(model: Model, a: Tensor, b: Tensor, count: int, way: Way) -> Tensor:
 Some = Callable[[Denoiser, Tensor, Condition | None, int], Tensor]
 
 
-def _all(model: Model, n: int, way: Way, some: Some, progress: Progress | None) -> Tensor:
-    """Every result, in batches; result i is the same whatever the batch."""
+def every(model: Model, n: int, way: Way, some: Some, progress: Progress | None) -> Tensor:
+    """Every result of n samples, in batches; result i is the same whatever the batch.
+
+    Args:
+        model: the model.
+        n: how many samples there are to be edited.
+        way: how.
+        some: results of the denoiser under guidance, the numbers of the samples, what they should be, and the number of
+            the first result.
+        progress: told how many are done.
+    """
     total, done = n * way.each, []
     for start in range(0, total, way.batch_size):
         count = min(way.batch_size, total - start)
@@ -181,7 +190,12 @@ def _all(model: Model, n: int, way: Way, some: Some, progress: Progress | None) 
     return torch.cat(done)
 
 
-def _refuse_gaps(x: Tensor) -> None:
+def refuse_gaps(x: Tensor) -> None:
+    """Refuse samples with entries that are not known.
+
+    Raises:
+        ValueError: if there are any.
+    """
     if x.isnan().any():
         raise ValueError("The samples have gaps (NaN); fill them first.")
 
