@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from osmotic.data.given import Given
-    from osmotic.data.spec import Spec
     from osmotic.recipes.edit import Progress, Way
     from osmotic.training.model import Model
 
@@ -41,6 +40,13 @@ class Editing(Frozen):
         None,
         description="the class or text that the input is, to be changed into --class or --prompt",
         json_schema_extra={"flag": "from"},
+    )
+    attention: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="with --from and --prompt: the share of the way on which words keep their attention, 0 for none "
+        "(default: 0; 0.8 without INPUT, where both are drawn)",
     )
     between: int | None = Field(None, ge=2, description="go from the first input to the second in so many pictures")
     noise: float = Field(0.0, ge=0, description="deviation of the noise in the input, with --downsampled and the like, "
@@ -66,7 +72,10 @@ DrawFlags = flags(Drawing, "drawing")
 
 @dataclass
 class Edit:
-    """Fill in, restore or change INPUT with the model in RUN: pictures, a table with empty cells, an array with NaN."""
+    """Fill in, restore or change INPUT with the model in RUN: pictures, a table with empty cells, an array with NaN.
+
+    Without INPUT, --from and --prompt draw a text and what another makes of it, side by side.
+    """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """directory of a run, which `osmotic train` or `osmotic distill` made"""
@@ -87,42 +96,59 @@ def main(words: list[str]) -> int:
     command = parse(Edit, "edit", words)
     editing, wanted = build(Editing, given(command.editing)), build(Wanted, given(command.wanted))
     drawing, guiding = build(Drawing, given(command.drawing)), build(Guiding, given(command.guiding))
-    if not command.inputs:
-        raise UsageError("Nothing to edit was named; give a file behind the run.")
     out = place(command.run / "samples" / f"edit-{drawing.seed}", drawing.out)
     refuse_several(editing)
+    refuse_no_texts(editing, wanted, bool(command.inputs))
     from osmotic.training.run import Run
 
     Run.open(command.run)  # a wrong directory is refused before torch is imported
     from tqdm import tqdm
 
     from osmotic.data.given import read_given
+    from osmotic.report.edited import write_edited
     from osmotic.training.model import load
 
     model = load(command.run, drawing.weights)
-    taken = read_given(command.inputs, model.spec, editing.downsampled or 1, editing.grey)
-    if editing.was is not None or editing.between is not None:
-        drawing = drawing.model_copy(update={"each": 1})  # nothing is drawn at random
-    if by_instruction(model.spec, editing):
-        if wanted.control is not None:
-            raise UsageError("The input is the image that this model is told; leave out --control.")
-        told = tuple(path for path in command.inputs for _ in range(drawing.each))
-        wanted = wanted.model_copy(update={"control": told})
-    if guiding.classifier is not None and model.spec.classes is None:
+    spec, before = model.spec, None
+    if command.inputs:
+        before = read_given(command.inputs, spec, editing.downsampled or 1, editing.grey)
+        if editing.was is not None or editing.between is not None:
+            drawing = drawing.model_copy(update={"each": 1})  # nothing is drawn at random
+        if by_instruction(spec, editing):
+            wanted = instructing(command.inputs, wanted, drawing.each)
+    if guiding.classifier is not None and spec.classes is None:
         raise UsageError("This model was trained without classes; --classifier leads `osmotic sample` alone.")
-    way, labels = how(model, wanted, guiding, drawing, taken)
-    with tqdm(total=len(taken.x) * way.each, desc="editing", unit="result", delay=2, leave=False) as bar:
-        x = edited(model, taken, editing, way, bar.update)
-    spoken = shlex.join(["osmotic", "edit", *words])
+    way, labels = how(model, wanted, guiding, drawing, before)
+    count = way.each * (1 if before is None else len(before.x))
+    with tqdm(total=count, desc="editing", unit="result", delay=2, leave=False) as bar:
+        if before is None:
+            before, x = both(model, editing, way, bar.update)
+        else:
+            x = edited(model, before, editing, way, bar.update)
+    notes = [{"command": shlex.join(["osmotic", "edit", *words])}] * len(x)
     filled = editing.strength is None and editing.was is None and editing.between is None
-    for path in written(model, x, taken, labels if len(x) == len(taken.x) * way.each else None, filled, out, spoken):
-        print(path)
+    with fresh(out) as folder:
+        labels = labels if len(x) == count else None
+        paths = write_edited(x.numpy(), spec, folder, before, filled, labels, notes, drawn=not command.inputs)
+    for path in paths:
+        print(out / path.relative_to(folder))
     return 0
 
 
 def by_instruction(spec: Spec, editing: Editing) -> bool:
     """Whether the input is what the model is told: with nothing else to be done, where it learned from pairs."""
     return editing == Editing() and isinstance(spec.control, Beside)
+
+
+def instructing(inputs: tuple[Path, ...], wanted: Wanted, each: int) -> Wanted:
+    """The same, with the input as what every result is told.
+
+    Raises:
+        UsageError: if another image was said.
+    """
+    if wanted.control is not None:
+        raise UsageError("The input is the image that this model is told; leave out --control.")
+    return wanted.model_copy(update={"control": tuple(path for path in inputs for _ in range(each))})
 
 
 def refuse_several(editing: Editing) -> None:
@@ -139,12 +165,27 @@ def refuse_several(editing: Editing) -> None:
         raise UsageError("--noise is of a measured picture: it goes with --downsampled, --blurred or --grey.")
 
 
-def how(model: Model, wanted: Wanted, guiding: Guiding, drawing: Drawing, taken: Given) -> tuple[Way, list[int] | None]:
+def refuse_no_texts(editing: Editing, wanted: Wanted, given: bool) -> None:
+    """Attention needs two texts, and without an input there is nothing else.
+
+    Raises:
+        UsageError: saying what to give.
+    """
+    texts = editing.was is not None and wanted.prompt is not None
+    if not given and not texts:
+        raise UsageError("Nothing to edit was named; give a file behind the run, or two texts: --from and --prompt.")
+    if editing.attention is not None and not texts:
+        raise UsageError("--attention is shared between two texts; it goes with --from and --prompt.")
+
+
+def how(
+    model: Model, wanted: Wanted, guiding: Guiding, drawing: Drawing, taken: Given | None
+) -> tuple[Way, list[int] | None]:
     """How results are drawn, and the class of each, if one was asked for."""
     from osmotic.recipes.edit import Way
 
-    spec, total = model.spec, len(taken.x) * drawing.each
-    cond: dict[str, Any] | None = taken.told(spec, drawing.each) or None
+    spec, total = model.spec, (1 if taken is None else len(taken.x)) * drawing.each
+    cond: dict[str, Any] | None = None if taken is None else taken.told(spec, drawing.each) or None
     labels = None
     if wanted.classes or wanted.prompt or wanted.attributes or wanted.control:
         said, labels, _ = asked(spec, wanted, total)
@@ -167,6 +208,18 @@ def how(model: Model, wanted: Wanted, guiding: Guiding, drawing: Drawing, taken:
     )
 
 
+def both(model: Model, editing: Editing, way: Way, progress: Progress) -> tuple[Given, Tensor]:
+    """Samples drawn under the first text, as if they had been given, and what the other text makes of them."""
+    from osmotic.data.given import Given
+    from osmotic.prompts.shared import CROSS
+    from osmotic.recipes.reword import drawn
+
+    share = CROSS if editing.attention is None else editing.attention
+    pairs = drawn(model, editing.was or "", way, share, progress)
+    names = tuple(str(i) for i in range(len(pairs)))
+    return Given(pairs[:, 0].numpy(), None, names), pairs[:, 1]
+
+
 def edited(model: Model, taken: Given, editing: Editing, way: Way, progress: Progress) -> Tensor:
     """The results ``(N each, *S)``.
 
@@ -179,6 +232,7 @@ def edited(model: Model, taken: Given, editing: Editing, way: Way, progress: Pro
     from osmotic.guidance.operators import Blur, Downsample, Grey, Operator
     from osmotic.recipes.edit import between, fill, redraw, restore, swap
     from osmotic.recipes.instructed import instructed
+    from osmotic.recipes.reword import reword
 
     x, spec = torch.from_numpy(taken.x), model.spec
     pictured = ("mask", "downsampled", "blurred", "grey")
@@ -188,6 +242,8 @@ def edited(model: Model, taken: Given, editing: Editing, way: Way, progress: Pro
         raise UsageError("The input has gaps; fill them first, without --strength, --from and --between.")
     if editing.strength is not None:
         return redraw(model, x, editing.strength, way, progress)
+    if editing.was is not None and editing.attention:
+        return reword(model, x, editing.was, way, editing.attention, progress)
     if editing.was is not None:
         named = {"class" if spec.captions is None else "text": editing.was}
         return swap(model, x, named, way, progress)
@@ -218,54 +274,3 @@ def edited(model: Model, taken: Given, editing: Editing, way: Way, progress: Pro
             else "Everything of the input is known; leave cells empty (NaN in an array), or say --strength or --from."
         )
     return fill(model, x, way, progress)
-
-
-def written(
-    model: Model, x: Tensor, taken: Given, labels: list[int] | None, filled: bool, out: Path, spoken: str
-) -> list[Path]:
-    """The results as files; pictures also as a grid, a row for each input."""
-    import numpy as np
-
-    from osmotic.report import pictures
-    from osmotic.report.samples import draw, write
-
-    spec, arrays = model.spec, x.numpy()
-    notes = [{"command": spoken}] * len(arrays)
-    raw = spec.decode(arrays)
-    each = len(arrays) // len(taken.x)
-    if filled:
-        raw = taken.restored(raw, each)
-    with fresh(out) as folder:
-        if spec.kind == "images":
-            paths = write(arrays, spec, folder, labels, notes)
-            shown = taken.x.shape[1:] == spec.shape and len(arrays) == each * len(taken.x)
-            if shown:
-                before = spec.decode(np.nan_to_num(taken.x, nan=-1.0))
-                rows = [np.concatenate([before[i : i + 1], raw[i * each : (i + 1) * each]]) for i in range(len(before))]
-                grid = pictures.grid(np.concatenate(rows), each + 1, list(taken.names))
-                paths.append(pictures.save(grid, folder / "grid.png"))
-            else:
-                paths.append(draw(raw, spec, folder / "grid.png"))
-        else:
-            paths = [_rows(raw, spec, folder, taken, each if filled else 0)]
-    return [out / path.relative_to(folder) for path in paths]
-
-
-def _rows(raw: Any, spec: Spec, folder: Path, taken: Given, each: int) -> Path:
-    """A table, or an array."""
-    import numpy as np
-
-    from osmotic.data.whole import whole
-
-    if spec.kind == "table":
-        from osmotic.data.table import edited_table, write_table
-
-        path = folder / "edited.csv"
-        # What was given stands again where gaps were filled; elsewhere every cell is the model's.
-        cells = {name: [value for value in values for _ in range(each)] for name, values in taken.cells.items()}
-        write_table(edited_table(raw, spec, cells if each else {}), path)
-        return path
-    path = folder / "edited.npz"
-    with whole(path) as part:
-        np.savez_compressed(part, allow_pickle=False, x=raw)
-    return path

@@ -12,7 +12,7 @@ from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser
 from osmotic.noise import generators
 from osmotic.prompts import Common, Edit, Pair, Shared, Text, retold, twice
-from osmotic.prompts.shared import CROSS, WITHIN
+from osmotic.prompts.shared import CROSS, MEAN, WITHIN
 from osmotic.recipes.edit import Progress, Way, every, refuse_gaps
 from osmotic.samplers import prior, sample
 from osmotic.training.conditions import rows as said
@@ -33,7 +33,8 @@ def reword(
         x: ``(N, *S)``.
         before: the text of x.
         way: how; its condition says the text of the results.
-        share: of the way for which attention over the text is shared, in [0, 1]; over the picture half of it.
+        share: of the way for which attention over the text is shared, in [0, 1]; the rest of
+            :class:`~osmotic.prompts.Shared` in proportion.
         progress: told how many are done.
 
     Raises:
@@ -97,6 +98,6 @@ def _lending(model: Model, before: str, way: Way, total: int, share: float) -> t
     read = [Text(captions.pieces(text), row) for text, row in zip(different, ids, strict=True)]
     edits = [Edit.of(read[0], text) for text in read[1:]]
     deviation = model.recipe.process.sigma_data or 1.0
-    shared = Shared(model.denoiser, edits, share, share * WITHIN / CROSS, deviation)
+    shared = Shared(model.denoiser, edits, share, share * WITHIN / CROSS, share * MEAN / CROSS, deviation)
     lending = Model(shared, model.spec, model.recipe, model.step, model.weights, model.tuning)
     return lending, Condition(tokens=ids[:1], mask=mask[:1]).to(model.device)
