@@ -13,10 +13,13 @@ from osmotic.denoiser import Denoiser
 from osmotic.noise import generators
 from osmotic.prompts import Common, Edit, Pair, Shared, Text, retold, twice
 from osmotic.prompts.shared import CROSS, MEAN, WITHIN
-from osmotic.recipes.edit import Progress, Way, every, refuse_gaps
+from osmotic.recipes.edit import STEPS, Progress, Way, every, refuse_gaps
 from osmotic.samplers import prior, sample
 from osmotic.training.conditions import rows as said
 from osmotic.training.model import Model
+
+CORRECTIONS = 1
+"""Of each step up to the noise, by what DDIM's own step down misses."""
 
 
 def reword(
@@ -26,7 +29,8 @@ def reword(
 
     As :func:`osmotic.recipes.edit.swap`, with cross-attention control (Hertz et al. 2022, arXiv 2208.01626): on the way
     down x is drawn beside what it becomes, without guidance, and lends it its attention
-    (:class:`osmotic.prompts.Shared`). There is one result, so ``way.each`` is 1.
+    (:class:`osmotic.prompts.Shared`). Both ways take the same DDIM steps, for attention is shared up to a level where
+    the flow jumps, and an adaptive solver would stumble. There is one result, so ``way.each`` is 1.
 
     Args:
         model: with a posterior mean, told a text that it reads by cross-attention.
@@ -42,12 +46,14 @@ def reword(
     """
     refuse_gaps(x)
     lending, source = _lending(model, before, way, len(x) * way.each, share)
+    times = model.plan().grid(model.denoiser.schedule, way.steps or STEPS, model.denoiser.start)
+    steps = inversion.Stepwise(times, iterations=CORRECTIONS)
 
     def some(denoiser: Denoiser, rows: Tensor, cond: Condition | None, first: int) -> Tensor:
         assert cond is not None
         was = retold(cond, source)
-        noise = inversion.encode(model.guided(was), x[rows].to(model.device), was)
-        return inversion.decode(Pair(denoiser, source, led=False), twice(noise), cond)[:, 1]
+        noise = inversion.encode(model.guided(was), x[rows].to(model.device), was, steps)
+        return inversion.decode(Pair(denoiser, source, led=False), twice(noise), cond, steps)[:, 1]
 
     return every(lending, len(x), way, some, progress)
 
