@@ -90,3 +90,10 @@ def test_what_is_no_encoder_is_refused(tmp_path):
         fit_encoder(str(tmp_path), TEXTS)
     with pytest.raises(DataError, match="no captions for a text encoder"):
         open_data(np.zeros((20, 8, 8), np.uint8), text_encoder=str(tmp_path))
+
+
+def test_pieces_are_the_words_with_their_tokens_and_what_the_encoder_adds(tmp_path):
+    stored("t5", tmp_path)
+    encoder = fit_encoder(str(tmp_path), TEXTS)
+    assert encoder.pieces("a Red circle") == [("a", 1), ("red", 1), ("circle", 1), ("</s>", 1)]
+    assert sum(count for _, count in encoder.pieces("a red circle")) == encoder.encode(["a red circle"])[1].sum()

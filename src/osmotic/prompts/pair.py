@@ -96,9 +96,17 @@ def twice(x: Tensor) -> Tensor:
 
 
 def _paired(estimate: Estimate) -> Estimate:
-    """Of rows that take turns, of pairs."""
-    x0, eps = (z.reshape(-1, 2, *z.shape[1:]) for z in estimate)
-    return Estimate(x0, eps, None if estimate.v is None else estimate.v.reshape(-1, 2, *estimate.v.shape[1:]))
+    """Of rows that take turns, of pairs; unformed where one pair of numbers serves all rows, as it does in a loop."""
+
+    def pairs(z: Tensor) -> Tensor:
+        return z.reshape(-1, 2, *z.shape[1:])
+
+    u, w, *x0 = estimate.row(1.0, 0.0)
+    _, _, *eps = estimate.row(0.0, 1.0)
+    v = None if estimate.v is None else pairs(estimate.v)
+    if any(isinstance(number, Tensor) for number in (*x0, *eps)):
+        return Estimate(pairs(estimate.x0), pairs(estimate.eps), v)
+    return Estimate.of(pairs(u), pairs(w), (x0[0], x0[1]), (eps[0], eps[1]), v)
 
 
 def retold(cond: Condition, source: Condition) -> Condition:
