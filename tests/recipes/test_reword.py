@@ -109,11 +109,12 @@ def test_results_do_not_depend_on_the_batch_and_identities_hold(shapes):
     assert not torch.allclose(together[0], x[0], atol=0.1)
     pairs = drawn(model, RED, Way(each=3, cond={"text": BLUE}, seed=2))
     plain = model.sample(3, {"text": RED}, seed=2)
-    # Ten steps from 80 deviations in float32, by a network of random weights; in float64 tests/prompts asks for 1e-9.
-    assert torch.allclose(pairs[:, 0], plain, atol=5e-3)
-    assert not torch.allclose(pairs[:, 1], plain, atol=5e-2)
+    # Ten steps from 80 deviations in float32, by a network of random weights; the two texts differ by half; in float64
+    # tests/prompts asks for 1e-9.
+    assert torch.allclose(pairs[:, 0], plain, atol=3e-2)
+    assert not torch.allclose(pairs[:, 1], plain, atol=1e-1)
     none = drawn(model, RED, Way(each=3, cond={"text": BLUE}, seed=2), share=0.0)
-    assert torch.allclose(none[:, 1], model.sample(3, {"text": BLUE}, seed=2), atol=5e-3)
+    assert torch.allclose(none[:, 1], model.sample(3, {"text": BLUE}, seed=2), atol=3e-2)
     with pytest.raises(ValueError, match="say what the results should be in words"):
         drawn(model, RED, Way(each=3))
 
