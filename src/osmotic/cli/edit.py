@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from osmotic.data.given import Given
+    from osmotic.data.spec import Spec
     from osmotic.recipes.edit import Progress, Way
     from osmotic.training.model import Model
 
