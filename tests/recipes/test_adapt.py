@@ -98,7 +98,7 @@ def test_adapting_and_sampling_from_the_command_line(base, negatives, tmp_path, 
         (["digits", "--control", "edges"], "go together"),
         (["moons"], "its kind is vectors, and the model's images"),
         (["digits", "--rank", 0], "--rank is at least 1"),
-        (["digits", "--by", "lore"], "there are lora, control, whole"),
+        (["digits", "--by", "lore"], "there are lora, control, whole, word"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(base, tmp_path, words, said, osmotic):

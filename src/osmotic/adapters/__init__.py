@@ -7,6 +7,6 @@ guidance and objective works unchanged. Each is stored as one small safetensors 
 from osmotic.adapters.control import ControlNet
 from osmotic.adapters.errors import AdapterError
 from osmotic.adapters.lora import Adapter, LoRA, every, usual
-from osmotic.adapters.words import Words, learn, load
+from osmotic.adapters.words import Words, learn, learned, load
 
-__all__ = ["Adapter", "AdapterError", "ControlNet", "LoRA", "Words", "every", "learn", "load", "usual"]
+__all__ = ["Adapter", "AdapterError", "ControlNet", "LoRA", "Words", "every", "learn", "learned", "load", "usual"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -89,6 +90,16 @@ def load(path: str | Path, network: nn.Module) -> Words:
         raise AdapterError(f"{path} is damaged: it does not hold a row for each word; take another copy.")
     _refuse(port, dict.fromkeys(header.words, 0))
     return _extend(network, header.port, port, list(header.words), rows.to(port.table.weight))
+
+
+def learned(network: nn.Module) -> list[Words]:
+    """The words that a network was given, those learned together as one value, in the order of their ids."""
+    found = []
+    for name, port in network.named_modules():
+        if isinstance(port, Port) and isinstance(port.table, Table):
+            ids = iter(port.table.words.items())
+            found += [Words(network, name, dict(islice(ids, len(rows))), rows) for rows in port.table.rows]
+    return found
 
 
 def _extend(network: nn.Module, name: str, port: Port, words: list[str], rows: torch.Tensor) -> Words:

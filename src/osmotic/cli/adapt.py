@@ -23,19 +23,29 @@ class Adapt:
     """Fine-tune the model in BASE on DATA of the same shape; the result in RUN is a run like any other.
 
     lora learns low-rank changes of some weights, a few per cent of all; control learns to follow an image made of each
-    picture (--control), beside the model that stays as it is; whole trains all weights further.
+    picture (--control), beside the model that stays as it is; whole trains all weights further; word learns a new word
+    (of a model without texts, a new class) for what DATA shows, and nothing else.
     """
 
     base: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BASE")]
     """directory of a run of `osmotic train`"""
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """path, or the name of an embedded set; its classes, if any, are among the base's"""
+    """path, or the name of an embedded set; its classes, if any, are among the base's, or the new one"""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """directory of the result, new or empty; everything is written there"""
     by: Annotated[Adaption, tyro.conf.arg(help_behavior_hint="(default: lora)")] = "lora"
     """what learns"""
     rank: Annotated[int, tyro.conf.arg(help_behavior_hint="(default: 4)")] = 4
     """of lora's changes"""
+    word: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None
+    """a new word for the subject (a new class, where the base reads no texts): for word, also with lora and whole"""
+    like: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None
+    """the known word or class that the new one begins as"""
+    caption: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None
+    """what every sample is called, where DATA has no captions (default: "a WORD")"""
+    prior: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """lora, whole: so many samples of the base are half of every batch, so that it does not forget what it knew (default:
+    200 with --word, else none)"""
     weights: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None
     """which weights of the base: model, or ema-HALFLIFE (default: the first average)"""
     resume: bool = False
@@ -51,6 +61,8 @@ def main(words: list[str]) -> int:
     options: Any = build(Options, given(settings.training))
     if settings.rank < 1:
         raise UsageError(f"--rank is at least 1; got {settings.rank}.")
+    if settings.prior is not None and settings.prior < 1:
+        raise UsageError(f"--prior is at least 1; got {settings.prior}; leave it out for none.")
     if settings.out.resolve() == settings.base.resolve():
         raise UsageError("The result needs a directory of its own; choose another --out.")
     Run.open(settings.base)  # a wrong directory is refused before torch is imported
@@ -64,6 +76,10 @@ def main(words: list[str]) -> int:
         settings.out,
         settings.by,
         rank=settings.rank,
+        word=settings.word,
+        like=settings.like,
+        caption=settings.caption,
+        prior_samples=settings.prior,
         options=options if options.model_fields_set else None,
         reading=given(settings.reading),
         weights=settings.weights,

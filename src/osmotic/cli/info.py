@@ -61,7 +61,8 @@ def about_run(path: Path) -> list[str]:
     ]
     lines += known(data)
     if recipe.get("adapted"):
-        lines.append("adapted: " + ", ".join(f"{name} {_plain(value)}" for name, value in recipe["adapted"].items()))
+        said = {name: value for name, value in recipe["adapted"].items() if value is not None}
+        lines.append("adapted: " + ", ".join(f"{name} {_plain(value)}" for name, value in said.items()))
     parts = {part: recipe.get(part) or {} for part in ("student", "architecture", "process", "options")}
     if parts["student"]:
         plain = Distillation().model_dump()

@@ -1,4 +1,4 @@
-"""Fine-tuning a trained model on other data: by LoRA, by a control image, or all of it."""
+"""Fine-tuning a trained model on other data: by LoRA, by a control image, by a new word, or all of it."""
 
 from __future__ import annotations
 
@@ -9,27 +9,32 @@ from typing import Any
 
 import torch
 
-from osmotic.data.controls import Control
-from osmotic.data.dataset import Dataset, Under, open_data, split
+from osmotic.data.dataset import Dataset, open_data, split
+from osmotic.data.errors import plural
 from osmotic.data.source import Options as Reading
+from osmotic.data.spec import Spec
+from osmotic.data.words import taught
 from osmotic.denoiser import NeuralDenoiser
-from osmotic.recipes import plan
+from osmotic.recipes import plan, prior
 from osmotic.recipes.preview import preview
 from osmotic.recipes.resuming import begun, refuse_options, refuse_other_data
+from osmotic.recipes.subject import WORDS, keep_word, named, under
 from osmotic.recipes.train import augmentations
 from osmotic.training import build
 from osmotic.training.distributed import joined
 from osmotic.training.errors import RunError
+from osmotic.training.feed import Samples
 from osmotic.training.loop import fit
 from osmotic.training.model import Model, load, stored
 from osmotic.training.options import Options
 from osmotic.training.recipe import Adapted, Adaption, Recipe, explicit
 from osmotic.training.run import Run
 
-STEPS: dict[Adaption, int] = {"lora": 1000, "control": 2000, "whole": 1000}
+STEPS: dict[Adaption, int] = {"lora": 1000, "control": 2000, "whole": 1000, "word": 1000}
 """Where nothing is said, but never more than the base had."""
-RATES: dict[Adaption, float] = {"lora": 1.0, "control": 1.0, "whole": 0.2}
-"""Learning rates, as multiples of the base's: a weight that is good already should not be thrown about."""
+RATES: dict[Adaption, float] = {"lora": 1.0, "control": 1.0, "whole": 0.2, "word": 20.0}
+"""Learning rates, as multiples of the base's: a weight that is good already should not be thrown about, and a row that
+learns alone may run."""
 
 
 def adapt(
@@ -39,6 +44,10 @@ def adapt(
     by: Adaption = "lora",
     *,
     rank: int = 4,
+    word: str | None = None,
+    like: str | None = None,
+    caption: str | None = None,
+    prior_samples: int | None = None,
     options: Options | None = None,
     reading: dict[str, Any] | None = None,
     weights: str | None = None,
@@ -50,11 +59,21 @@ def adapt(
 
     Args:
         base: the run of the model.
-        data: as for :func:`osmotic.recipes.train.train`, of the same kind and shape; its classes are among the base's.
+        data: as for :func:`osmotic.recipes.train.train`, of the same kind and shape; its classes are among the base's,
+            or the new one.
         out: a new or empty directory.
-        by: ``"lora"`` (low-rank changes), ``"control"`` (a ControlNet that follows an image made of each picture) or
-            ``"whole"`` (all weights).
+        by: ``"lora"`` (low-rank changes), ``"control"`` (a ControlNet that follows an image made of each picture),
+            ``"whole"`` (all weights) or ``"word"`` (a new word alone: textual inversion, Gal et al. 2022, arXiv
+            2208.01618).
         rank: of LoRA.
+        word: a new word for the subject, or a new class where the model reads no texts; for ``"word"``, and, learned
+            besides, for ``"lora"`` and ``"whole"``.
+        like: the known word or class that it begins as.
+        caption: of all samples, for a model of texts and data without; "a WORD" by default where there is a new word.
+        prior_samples: how many samples of the base, drawn under the subject's names without the new word, are half of
+            every batch, so that what it knew is not forgotten (DreamBooth, Ruiz et al. 2022, arXiv 2208.12242); for
+            ``"lora"`` and ``"whole"``. None is 200 beside a new word, where it costs the subject nothing, and none
+            otherwise: a style has the base's own names, and samples of the base would pull against it.
         options: how to train; what is left out comes from the base.
         reading: how the data are read; ``{"control": NAME}`` says which image, for ``"control"``.
         weights: of the base, as in :func:`osmotic.load`.
@@ -70,10 +89,22 @@ def adapt(
     if resume and not reading:
         reading = Run.open(out).recipe().get("reading", {})
     own = data if isinstance(data, Dataset) else open_data(data, **asdict(Reading(**(reading or {}))))
-    _refuse(base, model, by, own.spec.control)
-    dataset = Under(own, model.spec.model_copy(update={"control": own.spec.control or model.spec.control}))
-    adapted = Adapted(by=by, base=f"{Path(base).resolve()} ({model.weights}, step {model.step})", rank=rank)
-    recipe = resolved(model.recipe, adapted, options, reading or {})
+    how = Adapted(
+        by=by,
+        base=f"{Path(base).resolve()} ({model.weights}, step {model.step})",
+        rank=rank,
+        word=word,
+        like=like,
+        caption=caption,
+        prior=prior_samples,
+    )
+    how = _as_begun(out, how) if resume else how
+    _refuse(base, model, how, own.spec)
+    how = named(how, model.spec, own)
+    if how.word is not None and how.by != "word" and how.prior is None:
+        how = how.model_copy(update={"prior": prior.COUNT})
+    dataset = under(own, _described(model.spec, how, own.spec), how)
+    recipe = resolved(model.recipe, how, options, reading or {}, len(dataset))
     with joined(device) as world:
         if resume:
             recipe = world.from_main(lambda: _continued(dataset, out, recipe, options))
@@ -82,16 +113,50 @@ def adapt(
         task = build.task(recipe, dataset.spec, world.device, model.denoiser.network)
         if tell is not None and world.main:
             tell("measuring what a step costs")
-            for line in plan.measure(task, training, recipe, dataset.spec, world.device).lines(recipe):
+            measured = plan.measure(task, training, recipe, dataset.spec, world.device)
+            for line in [*measured.lines(recipe), *_spoken(how, model.spec)]:
                 tell(line)
         run = world.from_main(lambda: begun(out, recipe, dataset.spec, resume))
+        samples: Samples = training
+        if how.prior is not None:
+            seed, folder = recipe.options.seed, run.directory / prior.FOLDER
+            samples = prior.Mixed(training, prior.drawn(model, training, how, seed, folder, world))
         held = held_out if len(held_out) else None
-        changes = augmentations(recipe)
-        return fit(task, training, run, recipe.options, held, [preview(recipe, dataset)], changes, device)
+        fit(task, samples, run, recipe.options, held, [preview(recipe, dataset)], augmentations(recipe), device)
+        if by == "word":
+            world.from_main(lambda: keep_word(run, load(out, device="cpu")))
+        return run
 
 
-def resolved(base: Recipe, adapted: Adapted, options: Options | None, reading: dict[str, Any]) -> Recipe:
-    """The recipe of an adaption."""
+def _described(spec: Spec, how: Adapted, own: Spec) -> Spec:
+    """The base's data as the adapted model knows them."""
+    spec = spec.model_copy(update={"control": own.control or spec.control})
+    return spec if how.word is None else taught(spec, how.word)
+
+
+def _spoken(how: Adapted, spec: Spec) -> list[str]:
+    """What the plan says of the subject."""
+    lines = []
+    if how.word is not None:
+        called = "" if how.caption is None else f", every sample is called {how.caption!r}"
+        apart = f", stored apart as {WORDS}" if how.by == "word" else ""
+        lines.append(f"new word: {how.word!r}, beginning as {how.like!r}{called}{apart}")
+    if how.prior is not None:
+        count, classes = plural(how.prior, "sample"), spec.captions is None and spec.classes is not None
+        told = (
+            "its classes in turn" if classes else "what the subject is told" + (" but the new word" if how.word else "")
+        )
+        told = f", drawn under {told}" if spec.parts else ""
+        lines.append(
+            f"prior: {count} of the base{told}, are half of every batch, so that what it knew is not forgotten"
+        )
+    return lines
+
+
+def resolved(
+    base: Recipe, adapted: Adapted, options: Options | None, reading: dict[str, Any], count: int | None = None
+) -> Recipe:
+    """The recipe of an adaption; of few samples, ``count`` of them, none is held out."""
     asked = {} if options is None else explicit(options)
     steps = asked.get("steps", min(STEPS[adapted.by], base.options.steps))
     own = {
@@ -105,21 +170,39 @@ def resolved(base: Recipe, adapted: Adapted, options: Options | None, reading: d
             "adapted": adapted,
             "options": Options(**{**base.options.model_dump(), **own, **asked}),
             "reading": reading,
+            "holdout": 0.0 if count is not None and count * base.holdout < 1 else base.holdout,
             # A control image would not be turned with its picture.
             **(dict.fromkeys(("flip", "upend", "turn"), False) | {"shift": 0} if adapted.by == "control" else {}),
         }
     )
 
 
-def _refuse(base: str | Path, model: Model, by: Adaption, control: Control | None) -> None:
+def _refuse(base: str | Path, model: Model, how: Adapted, own: Spec) -> None:
     if model.recipe.student is not None:
         raise RunError(f"{base} is a few-step model; adapt its teacher, and distil that.")
     if model.recipe.adapted is not None:
         raise RunError(f"{base} is adapted already; adapt {model.recipe.adapted.base.split(' (')[0]} instead.")
-    if (by == "control") != (control is not None):
+    if (how.by == "control") != (own.control is not None):
         raise RunError("--by control and --control NAME go together; give both, or none.")
-    if control is not None and model.spec.control is not None:
+    if own.control is not None and model.spec.control is not None:
         raise RunError(f"{base} is told an image already; adapt a model without.")
+    if (how.word is None) != (how.like is None):
+        raise RunError("--word and --like go together: a new word, and the known one that it begins as; give both.")
+    if how.by == "word" and how.word is None:
+        raise RunError("--by word learns a new word; give --word, and --like for the known one that it begins as.")
+    if how.by == "control" and how.word is not None:
+        raise RunError("--word is for --by word, lora and whole; with control leave it out.")
+    if how.by in ("word", "control") and how.prior is not None:
+        raise RunError(f"--by {how.by} leaves the base as it is, so nothing is forgotten; leave out --prior.")
+
+
+def _as_begun(out: str | Path, how: Adapted) -> Adapted:
+    """An adaption that is resumed: what is not said again is as it was."""
+    before = stored(Run.open(out))[0].adapted
+    if before is None:
+        raise RunError(f"{out} was not adapted; resume it with the command that began it.")
+    kept = {name: getattr(before, name) for name in ("word", "like", "caption", "prior")}
+    return how.model_copy(update={name: value for name, value in kept.items() if getattr(how, name) is None})
 
 
 def _continued(dataset: Dataset, out: str | Path, recipe: Recipe, options: Options | None) -> Recipe:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from osmotic.data.columns import Categorical, Columns
-from osmotic.data.dataset import Dataset, Subset, Under, open_data, split
+from osmotic.data.dataset import Dataset, Subset, open_data, split
 from osmotic.data.encoding import Pixels, Standard
 from osmotic.data.errors import DataError
 from osmotic.data.source import Options
 from osmotic.data.spec import SAME, Spec
+from osmotic.recipes.subject import under
 from osmotic.training.errors import RunError
 from osmotic.training.model import stored
 from osmotic.training.recipe import Recipe
@@ -66,7 +67,7 @@ def _found_again(run: str | Path, spec: Spec, recipe: Recipe, data: Any) -> Data
             raise
         raise RunError(f"{source} cannot be read as {spec.source} was, which {run} was trained on: {error}.") from None
     if recipe.adapted is not None:
-        dataset = Under(dataset, spec)
+        dataset = under(dataset, spec, recipe.adapted)
     for name in SAME:
         if getattr(spec, name) != getattr(dataset.spec, name):
             raise RunError(

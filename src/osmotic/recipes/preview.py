@@ -22,11 +22,12 @@ SEED = 0
 def preview(recipe: Recipe, dataset: Dataset) -> Hook:
     """A hook that draws averaged-weight samples to ``samples/step-00001000.png`` and to TensorBoard."""
     spec = dataset.spec
-    classes = () if spec.classes is None else spec.classes[:10]
+    taught = recipe.adapted is not None and recipe.adapted.word is not None  # a new class is the last one
+    classes = () if spec.classes is None else spec.classes[-10:] if taught else spec.classes[:10]
     pictured = spec.kind == "images"
     n = len(classes) * EACH if classes and pictured else PLAIN if pictured or spec.kind == "sequences" else COUNT
     rows = classes if pictured else ()
-    cond: list[int] | Condition | None = [i // EACH for i in range(n)] if rows else None
+    cond: list[str] | list[int] | Condition | None = [rows[i // EACH] for i in range(n)] if rows else None
     if spec.classes is not None and not rows:
         cond = [i % len(spec.classes) for i in range(n)]
     if set(spec.parts) - {"class"}:  # what is known of a few samples, for nobody can guess a caption

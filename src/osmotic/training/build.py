@@ -9,17 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from osmotic.adapters import ControlNet, LoRA
+from osmotic.adapters import ControlNet, LoRA, learn
+from osmotic.adapters.words import Port
 from osmotic.clocks import SMOOTH, Angle
+from osmotic.data.captions import Captions
 from osmotic.data.controls import channels
 from osmotic.data.encoder import Encoder
 from osmotic.data.encoding import Pixels
 from osmotic.data.spec import Spec
+from osmotic.data.words import number, untaught
 from osmotic.denoiser import NeuralDenoiser
 from osmotic.estimate import TARGETS, Target
 from osmotic.flow_map import Chain, Consistency, FlowMap, Implicit
 from osmotic.laws import LAWS, Law
 from osmotic.nn import MLP, Discriminator, DiT, Embedding, UNet
+from osmotic.nn.ports import Attributes
 from osmotic.objectives.couplings import ClasswiseOT, Coupling, MiniBatchOT
 from osmotic.objectives.decoders import Continuous, Decoder, Discretised
 from osmotic.objectives.weights import WEIGHTS, Weight
@@ -131,23 +135,41 @@ def denoiser(recipe: Recipe, spec: Spec, device: torch.device, begin: nn.Module 
 
 
 def _body(recipe: Recipe, spec: Spec, outputs: int) -> nn.Module:
-    """The network of a recipe, or the base's where it is adapted: that knows no control image."""
-    controlled = recipe.adapted is not None and recipe.adapted.by == "control"
-    return network(
-        recipe.architecture, spec.model_copy(update={"control": None}) if controlled else spec, outputs, recipe.student
-    )
+    """The network of a recipe, or the base's where it is adapted: that knows no control image and no new word."""
+    how = recipe.adapted
+    if how is not None and how.by == "control":
+        spec = spec.model_copy(update={"control": None})
+    if how is not None and how.word is not None:
+        spec = untaught(spec)
+    return network(recipe.architecture, spec, outputs, recipe.student)
 
 
 def adapted(body: nn.Module, how: Adapted, spec: Spec) -> nn.Module:
-    """A network with what is learned beside it."""
-    if how.by == "lora":
-        lora = LoRA(body)
-        lora.add("main", how.rank)
-        return lora
+    """A network with what is learned beside it: gradients reach that alone, or everything."""
+    words = None
+    if how.word is not None and how.like is not None:
+        words = learn(body, port(body, spec), {how.word: number(spec, how.like)})
     if how.by == "control":
         assert spec.control is not None
         return ControlNet(body, channels(spec.control, spec.shape))
+    if how.by == "lora":
+        lora = LoRA(body)
+        lora.add("main", how.rank)
+        body = lora
+    if how.by == "whole":
+        body.requires_grad_(True)
+    if words is not None:
+        words.rows.requires_grad_(True)
     return body
+
+
+def port(body: nn.Module, spec: Spec) -> Port:
+    """Where a network reads the words of texts or, for data without texts of their own words, the class."""
+    embedding: Any = body.embedding
+    where = embedding.tokens.embed if isinstance(spec.captions, Captions) else embedding.vector
+    found = where.each[0] if isinstance(where, Attributes) else where
+    assert isinstance(found, Port)
+    return found
 
 
 def few_step(

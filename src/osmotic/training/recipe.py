@@ -45,7 +45,7 @@ Objective = Literal[
     "ddgan",
 ]
 Coupling = Literal["independent", "optimal"]
-Adaption = Literal["lora", "control", "whole"]
+Adaption = Literal["lora", "control", "whole", "word"]
 # The few-step methods: those that need a teacher, and those that can do without.
 Method = Literal[
     "knowledge",
@@ -239,6 +239,10 @@ class Adapted(Frozen):
     by: Adaption
     base: str = Field(description="the run it began with, and which of its weights")
     rank: int = Field(4, ge=1, description="of LoRA")
+    word: str | None = Field(None, description="a new word of the texts, or a new class, which learns besides")
+    like: str | None = Field(None, description="the known one that it begins as")
+    caption: str | None = Field(None, description="of all samples, where the data have none")
+    prior: int | None = Field(None, ge=1, description="samples of the base that are half of every batch")
 
 
 class Recipe(Frozen):
