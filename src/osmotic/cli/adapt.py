@@ -44,7 +44,7 @@ class Adapt:
     caption: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None
     """what every sample is called, where DATA has no captions (default: "a WORD")"""
     prior: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """lora, whole: so many samples of the base are half of every batch, so that it does not forget what it knew (default:
+    """lora, whole: so many samples of the base are half of every batch, so that what it knew is not forgotten (default:
     200 with --word, else none)"""
     weights: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None
     """which weights of the base: model, or ema-HALFLIFE (default: the first average)"""

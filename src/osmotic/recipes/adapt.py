@@ -207,9 +207,9 @@ def _as_begun(out: str | Path, how: Adapted) -> Adapted:
 
 def _continued(dataset: Dataset, out: str | Path, recipe: Recipe, options: Options | None) -> Recipe:
     before, spec = stored(Run.open(out))
-    refuse_other_data(out, spec, dataset.spec)
     if before.adapted != recipe.adapted:
         raise RunError(f"{out} was adapted from another base, or otherwise; start a new run.")
+    refuse_other_data(out, spec, dataset.spec)
     given = {} if options is None else explicit(options)
     refuse_options(out, before.options, given)
     return before.model_copy(update={"options": before.options.model_copy(update=given)})

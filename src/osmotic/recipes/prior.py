@@ -20,8 +20,9 @@ from osmotic.training.model import Model
 from osmotic.training.recipe import Adapted
 
 COUNT = 200
-"""Where a new word is learned with other weights and nothing is said. On modes in the plane the base's classes were then
-10 to 100 times nearer to their truth than without, in energy distance, and the subject no farther from its own."""
+"""Where a new word is learned with other weights and nothing is said. On modes in the plane, after 600 steps, what the
+base knew was 10 times (LoRA) and 30 times (whole) nearer to its truth than without, summed over the classes in energy
+distance, and the subject was as near to its own."""
 
 FOLDER = "prior"
 """In the run: shards of safetensors, made once."""
