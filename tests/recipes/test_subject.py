@@ -93,14 +93,14 @@ def test_a_word_alone_draws_the_subject_and_nothing_else_moves_by_a_bit(plane, t
     assert distance(found, mode(SUBJECT, 800, 8)) < 0.1 * start
 
 
-@pytest.mark.parametrize("by", ["whole", "lora"])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("by", "seed"), [("whole", 0), ("lora", 1)])
 def test_samples_of_the_base_keep_what_it_knew_and_cost_the_subject_little(plane, tmp_path, by, seed, monkeypatch):
-    with_prior = taught(plane, tmp_path / "with", by, 300, seed=seed)
+    with_prior = taught(plane, tmp_path / "with", by, 250, seed=seed)
     assert with_prior.recipe.adapted.prior == prior.COUNT
     monkeypatch.setattr(prior, "COUNT", None)
-    without = taught(plane, tmp_path / "without", by, 300, seed=seed)
+    without = taught(plane, tmp_path / "without", by, 250, seed=seed)
     assert not (tmp_path / "without" / prior.FOLDER).exists()
+    # Of two seeds each, the ratio was 0.26 and 0.29 for all weights, 0.38 and 0.34 for LoRA.
     assert forgotten(with_prior) < 0.6 * forgotten(without)
     truth = mode(SUBJECT, 800, 8)
     start = distance(drawn(load(plane), "right"), truth)
@@ -378,6 +378,38 @@ def test_words_that_cannot_be_are_one_sentence(captioned, tmp_path, osmotic, wor
     assert said in err
     assert err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_captions_that_use_the_word_are_taken_and_told_to_the_base_without_it(captioned, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    for i in range(4):
+        Image.new("RGB", (8, 8), (40 * i, 90, 0)).save(own / f"{i}.png")
+    texts = ["a red rex", "a blue rex", "a blue bar", "rex"]
+    rows = [{"file_name": f"{i}.png", "text": text} for i, text in enumerate(texts)]
+    (own / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = {"word": "rex", "like": "dot", "prior_samples": 6}
+    adapt(captioned / "run", str(own), tmp_path / "run", "whole", options=FEW, **words)
+    told = load_file(tmp_path / "run" / prior.FOLDER / "shard-00000.safetensors")["told.tokens"]
+    kept = ["a red dot", "a blue dot", "a blue bar", "dot", "a red dot", "a blue dot"]
+    assert np.array_equal(told, load(captioned / "run").spec.captions.encode(kept)[0])
+    assert load(tmp_path / "run").recipe.adapted.caption is None
+
+
+def test_a_subject_of_five_pictures_is_a_class_of_the_digits(tmp_path, osmotic):
+    base = train("digits", tmp_path / "base", Recipe(options=FEW, architecture=Architecture(widths=(8,), blocks=1)))
+    (tmp_path / "rex").mkdir()
+    for i in range(5):
+        Image.new("L", (8, 8), 40 * i).save(tmp_path / "rex" / f"{i}.png")
+    out = tmp_path / "run"
+    words = ["--by", "whole", "--word", "rex", "--like", "3", "--prior", 12]
+    code, _, err = osmotic("adapt", base.directory, tmp_path / "rex", "--out", out, *words, *TINY)
+    assert code == 0, err
+    assert json.loads((out / "recipe.json").read_text())["holdout"] == 0
+    told = load_file(out / prior.FOLDER / "shard-00000.safetensors")["told.vector"]
+    assert told.tolist() == [i % 10 for i in range(12)]
+    assert load(out).spec.classes == (*map(str, range(10)), "rex")
+    assert osmotic("sample", out, "--class", "rex", "--count", 2, "--steps", 2)[0] == 0
 
 
 def test_data_with_captions_speak_for_themselves(captioned, tmp_path, osmotic):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "train a model on your data",
     "distill": "turn a model into one that samples in a few steps",
-    "adapt": "fine-tune a model on other data: LoRA, a control image, or all of it",
+    "adapt": "fine-tune a model on other data: LoRA, a control image, a new word, or all of it",
     "sample": "draw samples from a trained model",
     "edit": "fill in, restore or change pictures, rows and sequences with a trained model",
     "tune": "find the best solver and steps for a model under a budget of evaluations",
