@@ -9,8 +9,9 @@ from torch import Tensor
 
 from .captions import BYTES, Captions, split
 from .columns import Categorical, Columns, Label
-from .dataset import Dataset, Indices
+from .dataset import Dataset
 from .errors import DataError, closest, listed
+from .ports import Indices
 from .spec import Spec
 
 

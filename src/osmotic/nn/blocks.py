@@ -48,7 +48,9 @@ class AttentionBlock(nn.Module):
     """``x + attention(norm(x) + places)`` over all positions, then the same over the tokens where there are any.
 
     Places are sines and cosines of the coordinates: what a text says of left and right has to be found, and
-    convolutions see the rim alone. The identity at initialisation. Shapes: x ``(B, C, *S)``, valid ``(B, 1, *S)`` bool or None.
+    convolutions see the rim alone. The identity at initialisation.
+
+    Shapes: x ``(B, C, *S)``, valid ``(B, 1, *S)`` bool or None.
     """
 
     def __init__(self, channels: int, head_width: int, tokens: int | None) -> None:
