@@ -247,3 +247,20 @@ def test_a_patch_is_a_piece_of_the_data() -> None:
     for n, (i, j) in enumerate(itertools.product(range(3), range(3))):
         piece = padded[:, :, 2 * i : 2 * i + 2, 3 * j : 3 * j + 3]
         assert torch.equal(patches[:, n], piece.flatten(1))
+
+
+@pytest.mark.parametrize("shape", [(7,), (5, 6), (3, 4, 2)])
+@pytest.mark.parametrize("reads", ["itself", "tokens"])
+def test_attention_finds_every_place(shape, reads):
+    # A constant input says nothing of where a position is: what differs between positions is the place alone.
+    torch.manual_seed(0)
+    block = AttentionBlock(32, 16, 8)
+    for module in (block.attention, block.cross):
+        nn.init.normal_(module.write.weight)
+        nn.init.zeros_(module.write.bias)
+    nn.init.zeros_((block.cross if reads == "itself" else block.attention).write.weight)
+    context = Context(torch.zeros(1, 8), torch.randn(1, 3, 8), torch.ones(1, 3, dtype=torch.bool), None, None)
+    with torch.no_grad():
+        found = block(torch.ones(1, 32, *shape), context).flatten(2)[0].T
+    apart = torch.cdist(found, found) + torch.eye(len(found))
+    assert apart.min() > 1e-3
