@@ -44,23 +44,22 @@ distances. Energy distances are unbiased, and the sets share their known cells, 
 
 def prompts(folder: Path) -> list[Row]:
     """What a detector sees in 500 pictures of captions, and in 500 that were led away from a colour or a form."""
-    out, began = folder / "shapes", time.process_time()
-    if not (out / "checkpoints").exists():
-        osmotic.train("shapes", out, shapes.RECIPE, tell=print)
-    seconds, model = time.process_time() - began, osmotic.load(out)
+    out = folder / "shapes"
+    osmotic.train("shapes", out, shapes.RECIPE, resume=out.exists(), tell=print)
+    model = osmotic.load(out)
     found = shapes.judge(model)
     shapes.show(model, folder / "shapes.png")
     shares: Row = {f"{name}, %": 100 * share for name, share in vars(found).items()}
-    return [{"pictures": shapes.PROMPTS, **shares, "seconds of training": seconds}]
+    return [{"pictures": shapes.PROMPTS, **shares}]
 
 
 def base(folder: Path) -> tuple[Model, Dataset, Dataset]:
     """A model of the digits with 500 of them held out."""
     data = open_data("digits")
     share = JUDGED / len(data)
-    if not (folder / "base" / "checkpoints").exists():
-        osmotic.train(data, folder / "base", Recipe(holdout=share), tell=print)
-    return osmotic.load(folder / "base"), *split(data, share, 0)
+    out = folder / "base"
+    osmotic.train(data, out, Recipe(holdout=share), resume=out.exists(), tell=print)
+    return osmotic.load(out), *split(data, share, 0)
 
 
 def digits(folder: Path) -> list[Row]:
@@ -132,8 +131,8 @@ def _imputers(training: np.ndarray, gaps: np.ndarray) -> dict[str, np.ndarray]:
 def _imputed(folder: Path, name: str, seed: int, training: np.ndarray, gaps: np.ndarray) -> np.ndarray:
     """By a model with the defaults for tables, ``(draws, N, D)``."""
     out = folder / f"{name}-{seed}"
-    if not (out / "checkpoints").exists():
-        osmotic.train(open_data(str(_written(folder / f"{name}-{seed}.csv", training))), out, tell=print)
+    data = open_data(str(_written(folder / f"{name}-{seed}.csv", training)))
+    osmotic.train(data, out, resume=out.exists(), tell=print)
     model = osmotic.load(out)
     given = read_given([_written(folder / f"{name}-{seed}-gaps.csv", gaps)], model.spec)
     x = fill(model, torch.from_numpy(given.x), Way(each=DRAWS, batch_size=1024))

@@ -265,3 +265,13 @@ def test_images_under_another_s_description(tmp_path):
     assert none["image"].shape == (2, 1, 6, 5)
     with pytest.raises(DataError, match="have 3 channels, and those that the model is told 1"):
         Under(open_data((PICTURES, {"before": PICTURES}), control="before"), whole.spec)
+
+
+def test_a_mask_of_true_and_false_is_seen_as_its_picture_would_be():
+    x = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    mask = np.random.default_rng(1).random((6, 8, 8)) < 0.5
+    data = open_data({"x": x, "mask": mask}, control="mask")
+    seen = data.told(np.arange(6))["image"]
+    assert torch.equal(seen[:, 0], torch.from_numpy(np.where(mask, 1.0, -1.0)).float())
+    with pytest.raises(DataError, match="nothing above 1 beside pictures of 0 to 255"):
+        open_data({"x": x, "mask": mask.astype(np.uint8)}, control="mask")

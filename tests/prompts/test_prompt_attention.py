@@ -19,6 +19,7 @@ from osmotic.nn.attention import CrossAttention, SelfAttention
 from osmotic.noise import generators
 from osmotic.phase import CLD
 from osmotic.prompts import Common, Pair, Shared, retold, twice
+from osmotic.prompts.shared import alike
 from osmotic.samplers import CATALOG, RK45, sample
 
 FLOW_MAPS = {"jump", "consistency"}
@@ -355,3 +356,12 @@ def test_fine_levels_keep_their_own_self_attention():
         cond = type(told(SWAP))(tokens=told(SWAP, 2).tokens, mask=told(SWAP, 2).mask)
         pair = Pair(Shared(base, [edit(SOURCE, SWAP)], 0.0, 1.0, 0.0), cond[:1])
         assert (gap(pair(x, t, cond).x0[:, 1], base(x[:, 1], t, cond).x0) > 1e-6) is shared
+
+
+def test_features_of_an_encoder_are_found_again_whatever_the_batch_that_made_them():
+    """They differ in the last bits with the batch, and texts in the first."""
+    a, b = (torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    assert alike(a, a * (1 + 1e-6)).all()
+    assert not alike(a, b).flatten(1).all(1).any()
+    ids = torch.tensor([5000, 5001])
+    assert alike(ids, ids.flip(0)).tolist() == [False, False]

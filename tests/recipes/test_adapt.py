@@ -91,6 +91,17 @@ def test_adapting_and_sampling_from_the_command_line(base, negatives, tmp_path, 
             assert torch.equal(weight, after.state_dict()[name]), "the base is as it was"
 
 
+def test_what_is_not_said_again_is_as_it_began(base, tmp_path, osmotic):
+    out = tmp_path / "out"
+    for words in (["--by", "lora", "--rank", 2], ["--resume"], ["--resume", "--rank", 2]):
+        code, _, err = osmotic("adapt", base.directory, "digits", "--out", out, *words, *TINY)
+        assert code == 0, err
+    for words, said in ((["--by", "whole"], "--by lora, which cannot become whole"), (["--rank", 8], "--rank 2")):
+        code, _, err = osmotic("adapt", base.directory, "digits", "--out", out, "--resume", *words, *TINY)
+        assert code == 2
+        assert said in err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -121,7 +132,7 @@ def test_adapted_and_few_step_models_are_refused(base, tmp_path):
     once = adapt(base.directory, "digits", tmp_path / "once", options=FEW)
     with pytest.raises(ValueError, match=f"is adapted already; adapt {base.directory} instead"):
         adapt(once.directory, "digits", tmp_path / "twice", options=FEW)
-    with pytest.raises(ValueError, match="from another base, or otherwise"):
+    with pytest.raises(ValueError, match="--by lora, which cannot become whole"):
         adapt(base.directory, "digits", tmp_path / "once", "whole", options=FEW, resume=True)
 
 

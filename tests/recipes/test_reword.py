@@ -66,6 +66,23 @@ def test_without_a_picture_both_are_drawn_and_the_first_is_the_plain_sample(shap
     assert (tmp_path / "out" / "grid.png").is_file()
 
 
+@pytest.mark.parametrize("inputs", [0, 2])
+def test_a_negative_leads_every_pair(shapes, picture, tmp_path, inputs, osmotic):
+    words = ["--from", RED, "--prompt", BLUE, "--attention", 0.8, "--steps", 2, "--each", 3, "--guidance", 2]
+    made = []
+    for negative in ([], ["--negative", "a yellow square"]):
+        out = tmp_path / str(len(negative))
+        code, _, err = osmotic("edit", shapes[0].directory, *[picture] * inputs, *words, *negative, "--out", out)
+        assert code == 0, err
+        made.append(pixels(out))
+    assert made[0].shape == made[1].shape == (inputs or 3, 16, 16, 3)
+    way = Way(each=1, cond={"text": [BLUE] * 3}, guidance=2.0, negative={"text": "a yellow square"}, steps=2)
+    x = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    together = reword(shapes[1], x, RED, way)
+    alone = [reword(shapes[1], x[i : i + 1], RED, Way(**{**vars(way), "cond": {"text": BLUE}})) for i in range(3)]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -90,8 +90,7 @@ def test_a_word_of_texts_from_the_command_line(captioned, tmp_path, osmotic, by,
         (["--word", "my cat", "--like", "dot"], "one word without spaces and signs, and 'my cat' is 2"),
         (["--word", "rex", "--like", "dot", "--caption", "a red dot"], "none of its samples is called 'rex'"),
         (["--word", "rex", "--like", "dot", "--caption", "a rexx"], "the word 'rexx' stands in none of the captions"),
-        (["--word", "rex", "--like", "dot", "--prior", 0], "--prior is at least 1; got 0"),
-        (["--by", "whole", "--prior", -1], "--prior is at least 1; got -1"),
+        (["--by", "whole", "--prior", -1], "--prior is at least 0; got -1"),
     ],
 )
 def test_words_that_cannot_be_are_one_sentence(captioned, tmp_path, osmotic, words, said):
@@ -178,3 +177,21 @@ def test_a_new_class_of_sequences(tmp_path, osmotic, by):
     code, _, err = osmotic("evaluate", tmp_path / "run", "--count", 2, "--steps", 2)
     assert "Too few samples were held out" in err or code == 0  # it found the data again under the new name
     assert f"{PLAYER}.network" in next(iter(load_file(Run.open(tmp_path / "run").folders()[0] / "model.safetensors")))
+
+
+@pytest.mark.parametrize(("word", "said"), [("01", "has the class 1 already"), ("--3", "are whole numbers"), ("7", "")])
+def test_new_classes_of_whole_numbers(tmp_path, word, said):
+    from osmotic.data.dataset import open_data
+    from osmotic.data.errors import DataError
+    from osmotic.data.words import taught
+
+    rows = "\n".join(f"{i / 7},{i * 3},{i % 3}" for i in range(30))
+    (tmp_path / "t.csv").write_text("a,b,kind\n" + rows)
+    spec = open_data(str(tmp_path / "t.csv"), label="kind").spec
+    if said:
+        with pytest.raises(DataError, match=said):
+            taught(spec, word)
+        return
+    new = taught(spec, word)
+    assert new.classes == ("0", "1", "2", "7")
+    assert new.encoding.label.column.categories == (0, 1, 2, 7)

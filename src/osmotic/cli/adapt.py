@@ -33,9 +33,9 @@ class Adapt:
     """path, or the name of an embedded set; its classes, if any, are among the base's, or the new one"""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """directory of the result, new or empty; everything is written there"""
-    by: Annotated[Adaption, tyro.conf.arg(help_behavior_hint="(default: lora)")] = "lora"
+    by: Annotated[Adaption | None, tyro.conf.arg(help_behavior_hint="(default: lora)")] = None
     """what learns"""
-    rank: Annotated[int, tyro.conf.arg(help_behavior_hint="(default: 4)")] = 4
+    rank: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 4)")] = None
     """of lora's changes"""
     word: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None
     """a new word for the subject (a new class, where the base reads no texts): for word, also with lora and whole"""
@@ -44,8 +44,8 @@ class Adapt:
     caption: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None
     """what every sample is called, where DATA has no captions (default: "a WORD")"""
     prior: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """lora, whole: so many samples of the base are half of every batch, so that what it knew is not forgotten (default:
-    200 with --word, else none)"""
+    """lora, whole: so many samples of the base are half of what is trained on, so that what it knew is not forgotten
+    (default: 200 with --word, else 0)"""
     weights: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None
     """which weights of the base: model, or ema-HALFLIFE (default: the first average)"""
     resume: bool = False
@@ -59,10 +59,10 @@ def main(words: list[str]) -> int:
     """Parse, adapt, say where."""
     settings = parse(Adapt, "adapt", words)
     options: Any = build(Options, given(settings.training))
-    if settings.rank < 1:
+    if settings.rank is not None and settings.rank < 1:
         raise UsageError(f"--rank is at least 1; got {settings.rank}.")
-    if settings.prior is not None and settings.prior < 1:
-        raise UsageError(f"--prior is at least 1; got {settings.prior}; leave it out for none.")
+    if settings.prior is not None and settings.prior < 0:
+        raise UsageError(f"--prior is at least 0; got {settings.prior}.")
     if settings.out.resolve() == settings.base.resolve():
         raise UsageError("The result needs a directory of its own; choose another --out.")
     Run.open(settings.base)  # a wrong directory is refused before torch is imported

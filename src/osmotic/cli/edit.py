@@ -189,7 +189,7 @@ def how(
     cond: dict[str, Any] | None = None if taken is None else taken.told(spec, drawing.each) or None
     labels = None
     if wanted.classes or wanted.prompt or wanted.attributes or wanted.control:
-        said, labels, _ = asked(spec, wanted, total)
+        said, labels, _ = asked(spec, wanted, total, turns=False)
         cond = (cond or {}) | (said or {})
     negative = away(spec, wanted)
     around, scale = guide(model, guiding, drawing.guidance, model.condition(negative, 1, 0, 1), cond)

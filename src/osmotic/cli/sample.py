@@ -244,11 +244,13 @@ def classed(spec: Spec, guiding: Guiding) -> tuple[Spec, bool]:
     return spec.model_copy(update={"classes": stored(Run.open(guiding.classifier))[1].classes}), True
 
 
-def asked(spec: Spec, wanted: Wanted, count: int) -> tuple[dict[str, Any] | None, list[int] | None, list[str]]:
+def asked(
+    spec: Spec, wanted: Wanted, count: int, turns: bool = True
+) -> tuple[dict[str, Any] | None, list[int] | None, list[str]]:
     """What the model is told, the class of each sample, and names for the rows of the grid where rows are alike."""
     from osmotic.training.conditions import class_number
 
-    cond = told(spec, wanted, count)
+    cond = told(spec, wanted, count, turns)
     if cond is None or "class" not in cond:
         texts = list(dict.fromkeys(wanted.prompt or ()))
         return cond, None, texts if len(texts) == 1 else []

@@ -38,8 +38,14 @@ class Wanted(Frozen):
     )
 
 
-def told(spec: Spec, wanted: Wanted, count: int) -> dict[str, Any] | None:
+def told(spec: Spec, wanted: Wanted, count: int, turns: bool = True) -> dict[str, Any] | None:
     """What the model is told of each sample, by name; None for nothing.
+
+    Args:
+        spec: of the model's data.
+        wanted: what was said.
+        count: of the samples.
+        turns: whether samples are of all classes in turn where nothing is said of them.
 
     Raises:
         UsageError: for what these data do not have.
@@ -62,7 +68,7 @@ def told(spec: Spec, wanted: Wanted, count: int) -> dict[str, Any] | None:
             raise UsageError("This model was trained without a control image; leave out --control.")
         made = read_image(wanted.control, spec)
         said["image"] = [made[i % len(made)] for i in range(count)]
-    named = wanted.classes or (None if wanted.prompt else spec.classes)
+    named = wanted.classes or (spec.classes if turns and not wanted.prompt else None)
     if named is not None:
         said["class"] = [named[i % len(named)] for i in range(count)]
     return said or None

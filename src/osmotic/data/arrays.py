@@ -116,8 +116,10 @@ def _paired(pictures: Stored, array: Array, image: Array, options: Options) -> S
         raise DataError(f"{source}: holds {image.dtype}, and the pictures {array.dtype}: give both in the same units")
     if len(image) != len(array) or 0 in image.shape:
         raise DataError(f"{source}: an array of shape {image.shape} is no image for each of {len(array):,} samples")
-    extent = _extent(image, source)
     span = (spec.encoding.low, spec.encoding.high)
+    if image.dtype.kind == "b":  # a mask: as its picture would show it
+        image = np.where(image, *reversed(span)).astype(array.dtype)
+    extent = _extent(image, source)
     _pixels(image, extent, replace(options, value_range=span), source)
     layout = _stated_layout(image, "images", source)
     height, width, channels = layout.values.shape[1:]
@@ -125,6 +127,11 @@ def _paired(pictures: Stored, array: Array, image: Array, options: Options) -> S
         raise DataError(
             f"{source}: images of {width} x {height} beside pictures of {spec.shape[2]} x {spec.shape[1]}: make them "
             "alike"
+        )
+    if image.dtype.kind in "iu" and extent[1] <= 1 < span[1]:
+        raise DataError(
+            f"{source}: holds nothing above 1 beside pictures of {span[0]:g} to {span[1]:g}, and would be seen as "
+            "black: give a mask as true and false, or as large as the pictures"
         )
     own = spec.model_copy(update={"shape": (channels, height, width)})
     control = Beside(name=name, channels=3 if channels == 3 else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -105,8 +106,10 @@ def _value(column: Categorical, word: str) -> str | int:
     kinds = {type(category) for category in column.categories if category is not None}
     if kinds == {str}:
         return word
-    if kinds == {int} and word.lstrip("-").isdecimal():
-        return int(word)
+    if kinds == {int} and re.fullmatch(r"-?[0-9]+", word):
+        if int(word) not in column.categories:
+            return int(word)
+        raise DataError(f"column {column.name!r} has the class {int(word)} already: choose another name")
     what = "whole numbers" if kinds == {int} else "true and false"
     raise DataError(f"the classes in column {column.name!r} are {what}, and {word!r} is none: choose another name")
 

@@ -56,7 +56,7 @@ class AttentionBlock(nn.Module):
     def __init__(self, channels: int, head_width: int, tokens: int | None) -> None:
         super().__init__()
         heads = divisor(channels, channels // head_width)
-        self.norm = GroupNorm(channels)
+        self.self_norm = GroupNorm(channels)
         self.attention = SelfAttention(channels, heads)
         zero(self.attention.write)
         self.cross: CrossAttention | None = None
@@ -68,7 +68,7 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor, context: Context, valid: Tensor | None = None) -> Tensor:
         flat = None if valid is None else valid.flatten(1)
         places = sincos(tuple(x.shape[2:]), x.shape[1], x.device).to(x.dtype)
-        x = x + self.attention(sequence(self.norm(x, valid)) + places, flat).mT.reshape(x.shape)
+        x = x + self.attention(sequence(self.self_norm(x, valid)) + places, flat).mT.reshape(x.shape)
         if self.cross is not None:
             h = self.cross(sequence(self.cross_norm(x, valid)) + places, context.tokens, context.mask)
             x = x + h.mT.reshape(x.shape)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from osmotic.data.controls import MADE, Beside
 from osmotic.data.dataset import Dataset, open_data, split
 from osmotic.data.errors import plural
 from osmotic.data.source import Options as Reading
@@ -17,7 +18,7 @@ from osmotic.data.words import taught
 from osmotic.denoiser import NeuralDenoiser
 from osmotic.recipes import plan, prior
 from osmotic.recipes.preview import preview
-from osmotic.recipes.resuming import begun, refuse_options, refuse_other_data
+from osmotic.recipes.resuming import begun, refuse_change, refuse_options, refuse_other_data
 from osmotic.recipes.subject import WORDS, keep_word, named, under
 from osmotic.recipes.train import augmentations
 from osmotic.training import build
@@ -41,9 +42,9 @@ def adapt(
     base: str | Path,
     data: Any,
     out: str | Path,
-    by: Adaption = "lora",
+    by: Adaption | None = None,
     *,
-    rank: int = 4,
+    rank: int | None = None,
     word: str | None = None,
     like: str | None = None,
     caption: str | None = None,
@@ -64,16 +65,17 @@ def adapt(
         out: a new or empty directory.
         by: ``"lora"`` (low-rank changes), ``"control"`` (a ControlNet that follows an image made of each picture),
             ``"whole"`` (all weights) or ``"word"`` (a new word alone: textual inversion, Gal et al. 2022, arXiv
-            2208.01618).
-        rank: of LoRA.
+            2208.01618); LoRA by default.
+        rank: of LoRA, 4 by default.
         word: a new word for the subject, or a new class where the model reads no texts; for ``"word"``, and, learned
             besides, for ``"lora"`` and ``"whole"``.
         like: the known word or class that it begins as.
         caption: of all samples, for a model of texts and data without; "a WORD" by default where there is a new word.
-        prior_samples: how many samples of the base, drawn under the subject's names without the new word, are half of
-            every batch, so that what it knew is not forgotten (DreamBooth, Ruiz et al. 2022, arXiv 2208.12242); for
-            ``"lora"`` and ``"whole"``. None is 200 beside a new word, where it costs the subject nothing, and none
-            otherwise: a style has the base's own names, and samples of the base would pull against it.
+        prior_samples: how many samples of the base, drawn under the subject's names without the new word (of a model
+            of classes, under every class in turn), are half of what is trained on, so that what it knew is not
+            forgotten (DreamBooth, Ruiz et al. 2022, arXiv 2208.12242); for ``"lora"`` and ``"whole"``. None is 200
+            beside a new word, where it costs the subject nothing, and 0 otherwise: a style has the base's own names,
+            and samples of the base would pull against it.
         options: how to train; what is left out comes from the base.
         reading: how the data are read; ``{"control": NAME}`` says which image, for ``"control"``.
         weights: of the base, as in :func:`osmotic.load`.
@@ -89,16 +91,10 @@ def adapt(
     if resume and not reading:
         reading = Run.open(out).recipe().get("reading", {})
     own = data if isinstance(data, Dataset) else open_data(data, **asdict(Reading(**(reading or {}))))
-    how = Adapted(
-        by=by,
-        base=f"{Path(base).resolve()} ({model.weights}, step {model.step})",
-        rank=rank,
-        word=word,
-        like=like,
-        caption=caption,
-        prior=prior_samples,
-    )
-    how = _as_begun(out, how) if resume else how
+    asked = {"by": by, "rank": rank, "word": word, "like": like, "caption": caption, "prior": prior_samples}
+    said = {name: value for name, value in asked.items() if value is not None}
+    begun_as = _as_begun(out, said) if resume else {"by": "lora"}
+    how = Adapted(**{**begun_as, **said, "base": f"{Path(base).resolve()} ({model.weights}, step {model.step})"})
     _refuse(base, model, how, own.spec)
     how = named(how, model.spec, own)
     if how.word is not None and how.by != "word" and how.prior is None:
@@ -118,19 +114,19 @@ def adapt(
                 tell(line)
         run = world.from_main(lambda: begun(out, recipe, dataset.spec, resume))
         samples: Samples = training
-        if how.prior is not None:
+        if how.prior:
             seed, folder = recipe.options.seed, run.directory / prior.FOLDER
             samples = prior.Mixed(training, prior.drawn(model, training, how, seed, folder, world))
         held = held_out if len(held_out) else None
         fit(task, samples, run, recipe.options, held, [preview(recipe, dataset)], augmentations(recipe), device)
-        if by == "word":
+        if how.by == "word":
             world.from_main(lambda: keep_word(run, load(out, device="cpu")))
         return run
 
 
 def _described(spec: Spec, how: Adapted, own: Spec) -> Spec:
     """The base's data as the adapted model knows them."""
-    spec = spec.model_copy(update={"control": own.control or spec.control})
+    spec = spec.model_copy(update={"control": spec.control or own.control})
     return spec if how.word is None else taught(spec, how.word)
 
 
@@ -141,14 +137,14 @@ def _spoken(how: Adapted, spec: Spec) -> list[str]:
         called = "" if how.caption is None else f", every sample is called {how.caption!r}"
         apart = f", stored apart as {WORDS}" if how.by == "word" else ""
         lines.append(f"new word: {how.word!r}, beginning as {how.like!r}{called}{apart}")
-    if how.prior is not None:
+    if how.prior:
         count, classes = plural(how.prior, "sample"), spec.captions is None and spec.classes is not None
         told = (
             "its classes in turn" if classes else "what the subject is told" + (" but the new word" if how.word else "")
         )
         told = f", drawn under {told}" if spec.parts else ""
         lines.append(
-            f"prior: {count} of the base{told}, are half of every batch, so that what it knew is not forgotten"
+            f"prior: {count} of the base{told}, are half of what is trained on, so that what it knew is not forgotten"
         )
     return lines
 
@@ -158,6 +154,7 @@ def resolved(
 ) -> Recipe:
     """The recipe of an adaption; of few samples, ``count`` of them, none is held out."""
     asked = {} if options is None else explicit(options)
+    made = adapted.by == "control" and reading.get("control") in MADE
     steps = asked.get("steps", min(STEPS[adapted.by], base.options.steps))
     own = {
         "steps": steps,
@@ -171,8 +168,8 @@ def resolved(
             "options": Options(**{**base.options.model_dump(), **own, **asked}),
             "reading": reading,
             "holdout": 0.0 if count is not None and count * base.holdout < 1 else base.holdout,
-            # A control image would not be turned with its picture.
-            **(dict.fromkeys(("flip", "upend", "turn"), False) | {"shift": 0} if adapted.by == "control" else {}),
+            # An image made of a picture would not be turned with it.
+            **(dict.fromkeys(("flip", "upend", "turn"), False) | {"shift": 0} if made else {}),
         }
     )
 
@@ -182,10 +179,7 @@ def _refuse(base: str | Path, model: Model, how: Adapted, own: Spec) -> None:
         raise RunError(f"{base} is a few-step model; adapt its teacher, and distil that.")
     if model.recipe.adapted is not None:
         raise RunError(f"{base} is adapted already; adapt {model.recipe.adapted.base.split(' (')[0]} instead.")
-    if (how.by == "control") != (own.control is not None):
-        raise RunError("--by control and --control NAME go together; give both, or none.")
-    if own.control is not None and model.spec.control is not None:
-        raise RunError(f"{base} is told an image already; adapt a model without.")
+    _refuse_images(base, model.spec, how, own)
     if (how.word is None) != (how.like is None):
         raise RunError("--word and --like go together: a new word, and the known one that it begins as; give both.")
     if how.by == "word" and how.word is None:
@@ -196,13 +190,35 @@ def _refuse(base: str | Path, model: Model, how: Adapted, own: Spec) -> None:
         raise RunError(f"--by {how.by} leaves the base as it is, so nothing is forgotten; leave out --prior.")
 
 
-def _as_begun(out: str | Path, how: Adapted) -> Adapted:
-    """An adaption that is resumed: what is not said again is as it was."""
+def _refuse_images(base: str | Path, spec: Spec, how: Adapted, own: Spec) -> None:
+    """A ControlNet brings an image to a base without; all else needs the base's own."""
+    if how.by == "control" and own.control is None:
+        raise RunError("--by control and --control NAME go together; give both.")
+    if how.by == "control" and spec.control is not None:
+        raise RunError(f"{base} is told an image already; adapt a model without.")
+    if how.by == "control":
+        return
+    if own.control is not None and spec.control is None:
+        raise RunError("--control NAME and --by control go together; give both, or none.")
+    if own.control is None and isinstance(spec.control, Beside):
+        raise RunError(f"{base} was told an image beside each picture; say with --control which one here.")
+    alike = own.control == spec.control or (isinstance(own.control, Beside) and isinstance(spec.control, Beside))
+    if own.control is not None and not alike:
+        raise RunError(f"{base} was told another kind of image; leave out --control, or name one like it.")
+
+
+def _as_begun(out: str | Path, said: Mapping[str, Any]) -> dict[str, Any]:
+    """How a run that is resumed was adapted: what is not said again is as it was.
+
+    Raises:
+        RunError: if it was not, or if something else is said.
+    """
     before = stored(Run.open(out))[0].adapted
     if before is None:
         raise RunError(f"{out} was not adapted; resume it with the command that began it.")
-    kept = {name: getattr(before, name) for name in ("word", "like", "caption", "prior")}
-    return how.model_copy(update={name: value for name, value in kept.items() if getattr(how, name) is None})
+    for name in {"by", "rank", "prior"} & set(said):
+        refuse_change(out, name, getattr(before, name), said[name])
+    return before.model_dump()
 
 
 def _continued(dataset: Dataset, out: str | Path, recipe: Recipe, options: Options | None) -> Recipe:

@@ -166,7 +166,7 @@ def between(model: Model, a: Tensor, b: Tensor, count: int, way: Way) -> Tensor:
 Some = Callable[[Denoiser, Tensor, Condition | None, int], Tensor]
 
 
-def every(model: Model, n: int, way: Way, some: Some, progress: Progress | None) -> Tensor:
+def every(model: Model, n: int, way: Way, some: Some, progress: Progress | None, twins: int = 1) -> Tensor:
     """Every result of n samples, in batches; result i is the same whatever the batch.
 
     Args:
@@ -176,11 +176,13 @@ def every(model: Model, n: int, way: Way, some: Some, progress: Progress | None)
         some: results of the denoiser under guidance, the numbers of the samples, what they should be, and the number of
             the first result.
         progress: told how many are done.
+        twins: rows of the denoiser for each result.
     """
     total, done = n * way.each, []
     for start in range(0, total, way.batch_size):
         count = min(way.batch_size, total - start)
         cond, away = (model.condition(said, total, start, count) for said in (way.cond, way.negative))
+        away = away if away is None else away[torch.arange(count, device=model.device).repeat_interleave(twins)]
         denoiser = model.guided(cond, way.guidance, negative=away)
         denoiser = denoiser if way.guide is None else way.guide(denoiser)
         with torch.no_grad():

@@ -93,7 +93,7 @@ class Drawn:
 
 
 def drawn(model: Model, training: Dataset, how: Adapted, seed: int, folder: Path, world: World) -> Drawn:
-    """The samples of the base that keep what it knew; those that are missing are made now, by each process its share.
+    """The samples of the base that keep what it knew; those that are missing are made now.
 
     Args:
         model: the base.

@@ -55,7 +55,7 @@ def reword(
         noise = inversion.encode(model.guided(was), x[rows].to(model.device), was, steps)
         return inversion.decode(Pair(denoiser, source, led=False), twice(noise), cond, steps)[:, 1]
 
-    return every(lending, len(x), way, some, progress)
+    return every(lending, len(x), way, some, progress, twins=2)
 
 
 def drawn(model: Model, before: str, way: Way, share: float = CROSS, progress: Progress | None = None) -> Tensor:
@@ -82,7 +82,7 @@ def drawn(model: Model, before: str, way: Way, share: float = CROSS, progress: P
         times = plan.grid(denoiser.schedule, plan.steps, denoiser.start)
         return sample(plan.sampler, Pair(denoiser, source), twice(noise), times, cond, Common(keyed))
 
-    return every(lending, 1, way, some, progress)
+    return every(lending, 1, way, some, progress, twins=2)
 
 
 def _lending(model: Model, before: str, way: Way, total: int, share: float) -> tuple[Model, Condition]:

@@ -242,7 +242,7 @@ class Adapted(Frozen):
     word: str | None = Field(None, description="a new word of the texts, or a new class, which learns besides")
     like: str | None = Field(None, description="the known one that it begins as")
     caption: str | None = Field(None, description="of all samples, where the data have none")
-    prior: int | None = Field(None, ge=1, description="samples of the base that are half of every batch")
+    prior: int | None = Field(None, ge=0, description="samples of the base, half of what is trained on; 0 for none")
 
 
 class Recipe(Frozen):
