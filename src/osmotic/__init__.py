@@ -24,7 +24,9 @@ _HOMES = {
 _ROOMS = [
     "adapters",
     "brownian",
+    "cascade",
     "clocks",
+    "codecs",
     "condition",
     "data",
     "denoiser",

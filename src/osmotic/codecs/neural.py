@@ -1,0 +1,90 @@
+"""A learned codec: any autoencoder, its latents brought to unit variance."""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from osmotic.codecs.base import Codec, Description, Shape, refuse_shape
+
+
+class Autoencoder(Protocol):
+    """A module with ``encode(x) -> z`` and ``decode(z) -> x``, both on batches; z is the mean where it is a law."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        """``(B, *S)`` to ``(B, C, *P)``."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """``(B, C, *P)`` to ``(B, *S)``."""
+
+
+class Neural(Codec):
+    """``z = (network.encode(x) - shift) / scale`` and ``x = network.decode(shift + scale z)``, channel by channel.
+
+    Rombach et al. 2022 (arXiv 2112.10752) divide by one scale, so that latents have unit variance; here each channel
+    has its own, and its mean is taken off.
+
+    Args:
+        network: an :class:`Autoencoder`, an ``nn.Module``.
+        shift: ``(C,)`` in the latents' units.
+        scale: ``(C,)``, positive.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, network: nn.Module, shift: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        if not all(callable(getattr(network, name, None)) for name in ("encode", "decode")):
+            raise TypeError(f"An autoencoder has encode and decode; {type(network).__name__} has not.")
+        if shift.ndim != 1 or shift.shape != scale.shape or not bool((scale > 0).all()):
+            raise ValueError(
+                f"Latent channels need a shift and a positive scale each, (C,); got {tuple(shift.shape)} and "
+                f"{tuple(scale.shape)}."
+            )
+        self.network = network
+        self.register_buffer("shift", shift)
+        self.register_buffer("scale", scale)
+
+    @classmethod
+    @torch.no_grad()
+    def fit(cls, network: nn.Module, x: Tensor) -> Neural:
+        """The codec whose latents of data ``(N, *S)`` have mean 0 and variance 1 in every channel.
+
+        Raises:
+            ValueError: where a channel does not vary.
+        """
+        z = cast(Autoencoder, network).encode(x)
+        rows = z.transpose(0, 1).flatten(1).double()
+        shift, scale = rows.mean(1), rows.std(1, correction=0)
+        if not bool((scale > 0).all()):
+            still = (~(scale > 0)).nonzero()[:, 0].tolist()
+            raise ValueError(f"The latent channels {still} do not vary over these data; train the autoencoder on them.")
+        return cls(network, shift.to(z), scale.to(z))
+
+    def encode(self, x: Tensor) -> Tensor:
+        z = cast(Autoencoder, self.network).encode(x)
+        return (z - self._wide(self.shift, z)) / self._wide(self.scale, z)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return cast(Autoencoder, self.network).decode(z * self._wide(self.scale, z) + self._wide(self.shift, z))
+
+    @torch.no_grad()
+    def latent(self, shape: Shape) -> Shape:
+        blank = self.shift.new_zeros((1, *shape))
+        try:
+            return tuple(self.encode(blank).shape[1:])
+        except RuntimeError as error:  # what torch says of shapes that a layer does not take
+            refuse_shape(self, shape, f"what its network reads ({str(error).splitlines()[0]})")
+            raise
+
+    def description(self) -> Description:
+        kinds = [[name, type(module).__qualname__] for name, module in self.network.named_modules()]
+        return {"kind": "neural", "modules": kinds}
+
+    def _wide(self, numbers: Tensor, z: Tensor) -> Tensor:
+        if z.shape[1:2] != numbers.shape:
+            raise ValueError(f"This codec has {len(numbers)} latent channels; got latents of shape {tuple(z.shape)}.")
+        return numbers.to(z).reshape(-1, *[1] * (z.ndim - 2))
