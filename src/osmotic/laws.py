@@ -27,8 +27,14 @@ class Law(nn.Module, ABC):
         Returns:
             ``(t, importance)``, each ``(n,)`` float64 on the CPU; t in (0, 1].
         """
-        u = self.shares(n, generator)
-        return self.quantile(schedule, u), torch.ones_like(u)
+        t = self.quantile(schedule, self.shares(n, generator))
+        return t, self.importance(schedule, t)
+
+    def importance(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """The density of the law that the objective is stated for over this one's, at times ``(n,)``: 1 where they are
+        the same.
+        """
+        return torch.ones_like(t)
 
     def shares(self, n: int, generator: torch.Generator | None) -> Tensor:
         """n numbers in (0, 1): independent and uniform."""
@@ -166,6 +172,45 @@ class LogNormal(Law):
         return schedule.time(-2 * (self.mean + self.deviation * normal)).clamp(max=1.0)
 
 
+class NoiseShare(Law):
+    """``log(sigma^2 / (sigma^2 + alpha^2 sd^2))``, the noise's share, uniform between a first time and t = 1.
+
+    For objectives that are stated for uniform times on [first, 1] and weighted by the likelihood. Were the data N(0,
+    sd^2), every draw would have the same expected loss; on variance-preserving paths with sd = 1 this is LSGM's
+    geometric law of sigma^2 (Vahdat et al. 2021, arXiv 2106.05931, section 3.3).
+
+    Args:
+        first: the least time, in (0, 1).
+        deviation: sd, of the data, positive.
+    """
+
+    def __init__(self, first: float, deviation: float = 1.0) -> None:
+        super().__init__()
+        if not (0 < first < 1 and deviation > 0):
+            raise ValueError(
+                f"NoiseShare needs a first time in (0, 1) and a positive deviation; got {first} and {deviation}."
+            )
+        self.first, self.deviation = first, deviation
+
+    def quantile(self, schedule: Schedule, u: Tensor) -> Tensor:
+        start, end = self._ends(schedule)
+        # log(1 + sd^2 snr) = start + u (end - start), solved for the snr.
+        log_snr = torch.expm1(start + u * (end - start)).log() - 2 * math.log(self.deviation)
+        return schedule.time(log_snr).clamp(self.first, 1.0)
+
+    def importance(self, schedule: Schedule, t: Tensor) -> Tensor:
+        start, end = self._ends(schedule)
+        (alpha, sigma), (dalpha, dsigma) = schedule(t), schedule.rates(t)
+        power = (alpha * self.deviation) ** 2
+        # The rate of -log(1 + sd^2 snr), without dividing by alpha.
+        rate = 2 * alpha * self.deviation**2 * (dsigma * alpha - sigma * dalpha) / (sigma * (power + sigma**2))
+        return (start - end) / ((1 - self.first) * rate)
+
+    def _ends(self, schedule: Schedule) -> Tensor:
+        times = torch.tensor([self.first, 1.0], dtype=torch.float64)
+        return torch.nn.functional.softplus(schedule.log_snr(times) + 2 * math.log(self.deviation))
+
+
 class Stratified(Law):
     """Another law with one draw in each of n equal shares: the same marginal, less variance (Kingma et al. 2021, arXiv
     2107.00630).
@@ -182,6 +227,9 @@ class Stratified(Law):
 
     def quantile(self, schedule: Schedule, u: Tensor) -> Tensor:
         return self.law.quantile(schedule, u)
+
+    def importance(self, schedule: Schedule, t: Tensor) -> Tensor:
+        return self.law.importance(schedule, t)
 
     def shares(self, n: int, generator: torch.Generator | None) -> Tensor:
         first = super().shares(1, generator)
@@ -231,7 +279,8 @@ class Adaptive(Law):
         # Inside a bin the law's own shape is kept: u is mapped linearly from the bin's drawn share to its own share.
         inside = ((u - ends[index]) / share[index]).clamp(0, 1)
         own = ((index + inside) / self.bins).clamp(torch.finfo(torch.float64).tiny, 1.0)
-        return self.law.quantile(schedule, own), 1 / (self.bins * share[index])
+        t = self.law.quantile(schedule, own)
+        return t, self.law.importance(schedule, t) / (self.bins * share[index])
 
     @torch.no_grad()
     def update(self, schedule: Schedule, t: Tensor, loss: Tensor) -> None:

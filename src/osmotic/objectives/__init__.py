@@ -6,6 +6,7 @@ from osmotic.objectives.couplings import ClasswiseOT, Coupling, Independent, Min
 from osmotic.objectives.decoders import Continuous, Decoder, Discretised, Softmax
 from osmotic.objectives.denoising import denoising
 from osmotic.objectives.hybrid import hybrid
+from osmotic.objectives.latent import Terms, cross_entropy, negative_entropy
 from osmotic.objectives.score_matching import denoising_score, explicit, implicit, sliced
 
 __all__ = [
@@ -18,13 +19,16 @@ __all__ = [
     "MiniBatchOT",
     "Parts",
     "Softmax",
+    "Terms",
     "bound",
     "continuous_bound",
+    "cross_entropy",
     "denoising",
     "denoising_score",
     "explicit",
     "hybrid",
     "implicit",
+    "negative_entropy",
     "sliced",
     "term",
 ]
