@@ -204,11 +204,13 @@ class NoiseShare(Law):
         power = (alpha * self.deviation) ** 2
         # The rate of -log(1 + sd^2 snr), without dividing by alpha.
         rate = 2 * alpha * self.deviation**2 * (dsigma * alpha - sigma * dalpha) / (sigma * (power + sigma**2))
-        return (start - end) / ((1 - self.first) * rate)
+        importance: Tensor = (start - end) / ((1 - self.first) * rate)
+        return importance
 
     def _ends(self, schedule: Schedule) -> Tensor:
         times = torch.tensor([self.first, 1.0], dtype=torch.float64)
-        return torch.nn.functional.softplus(schedule.log_snr(times) + 2 * math.log(self.deviation))
+        ends: Tensor = nn.functional.softplus(schedule.log_snr(times) + 2 * math.log(self.deviation))
+        return ends
 
 
 class Stratified(Law):

@@ -291,6 +291,27 @@ def test_samples_that_do_not_fit_are_refused_in_one_sentence(case):
         codec.encode(torch.zeros(2, *shape, dtype=torch.float64))
 
 
+class Normed(Stretch):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3).double()
+
+    def encode(self, x):
+        return self.norm(super().encode(x))
+
+
+def test_asking_for_a_learned_codecs_shape_leaves_its_network_alone_and_says_what_does_not_fit():
+    codec = Neural.fit(Normed(), data(3, 2))
+    codec.network.eval()
+    codec.network.norm.train()
+    before, modes = codec.fingerprint(), [module.training for module in codec.modules()]
+    assert codec.latent((3, 7)) == (3, 7)
+    assert codec.fingerprint() == before
+    assert [module.training for module in codec.modules()] == modes
+    with pytest.raises(ValueError, match=r"Neural does not fit samples of shape \(2, 7\)"):
+        codec.latent((2, 7))
+
+
 def test_more_components_than_the_data_have_are_refused():
     flat = data(2, 3)
     flat[:, 1, 2] = flat[:, 0, 0] * 2 - flat[:, 0, 1]

@@ -73,12 +73,16 @@ class Neural(Codec):
 
     @torch.no_grad()
     def latent(self, shape: Shape) -> Shape:
-        blank = self.shift.new_zeros((1, *shape))
+        modes = {module: module.training for module in self.modules()}
+        self.eval()  # a blank sample must not enter the statistics of a network in training
         try:
-            return tuple(self.encode(blank).shape[1:])
+            return tuple(self.encode(self.shift.new_zeros((1, *shape))).shape[1:])
         except RuntimeError as error:  # what torch says of shapes that a layer does not take
             refuse_shape(self, shape, f"what its network reads ({str(error).splitlines()[0]})")
             raise
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
 
     def description(self) -> Description:
         kinds = [[name, type(module).__qualname__] for name, module in self.network.named_modules()]
