@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -23,23 +24,25 @@ class ResidualBlock(nn.Module):
     """``x + conv(silu(adaptive_norm(conv(silu(norm(x))), vector)))``; the identity at initialisation.
 
     He et al. 2016 (arXiv 1603.05027); Dhariwal & Nichol 2021 (arXiv 2105.05233). Where the number of channels
-    changes, a 1x1 convolution carries x past the block.
+    changes, a 1x1 convolution carries x past the block. A block of width None is told nothing: its second norm is
+    plain, and it is called with x alone.
 
     Shapes: x ``(B, channels, *S)`` to ``(B, out, *S)``, vector ``(B, width)``, valid ``(B, 1, *S)`` bool or None.
     """
 
-    def __init__(self, ndim: int, channels: int, out: int, width: int, dropout: float) -> None:
+    def __init__(self, ndim: int, channels: int, out: int, width: int | None, dropout: float) -> None:
         super().__init__()
         self.norm = GroupNorm(channels)
         self.first = convolution(ndim, channels, out, 3)
-        self.adapt = AdaptiveGroupNorm(out, width)
+        self.adapt = GroupNorm(out) if width is None else AdaptiveGroupNorm(out, width)
         self.dropout = nn.Dropout(dropout)
         self.second = zero(convolution(ndim, out, out, 3))
         self.past = nn.Identity() if channels == out else convolution(ndim, channels, out, 1)
 
-    def forward(self, x: Tensor, vector: Tensor, valid: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, vector: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
         h = self.first(hide(F.silu(self.norm(x, valid)), valid))
-        h = self.dropout(F.silu(self.adapt(h, vector, valid)))
+        h = self.adapt(h, valid) if vector is None else self.adapt(h, vector, valid)
+        h = self.dropout(F.silu(h))
         y: Tensor = self.past(x) + self.second(hide(h, valid))
         return y
 
@@ -106,7 +109,7 @@ def shrink(halve: nn.Module, x: Tensor) -> Tensor:
     return halved
 
 
-def grow(x: Tensor, size: torch.Size) -> Tensor:
+def grow(x: Tensor, size: Sequence[int]) -> Tensor:
     """Twice the size by nearest neighbours, cut to the size of what it joins (one less where that is odd)."""
     x = F.interpolate(x, scale_factor=2, mode="nearest")
     for axis, n in enumerate(size, start=2):

@@ -35,19 +35,20 @@ class MLPBlock(nn.Module):
     """``x + W2 silu(W1 adaptive_norm(x, vector))``; the identity at initialisation.
 
     Shapes: x ``(B, channels)`` to ``(B, out)``, vector ``(B, width)``. Where the width changes, a linear
-    layer carries x past the block.
+    layer carries x past the block. A block of width None is told nothing: its norm is plain, and it is called with x
+    alone.
     """
 
-    def __init__(self, channels: int, out: int, width: int, dropout: float) -> None:
+    def __init__(self, channels: int, out: int, width: int | None, dropout: float) -> None:
         super().__init__()
-        self.adapt = AdaptiveLayerNorm(channels, width)
+        self.adapt = nn.LayerNorm(channels) if width is None else AdaptiveLayerNorm(channels, width)
         self.first = nn.Linear(channels, out)
         self.dropout = nn.Dropout(dropout)
         self.second = zero(nn.Linear(out, out))
         self.past = nn.Identity() if channels == out else nn.Linear(channels, out)
 
-    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
-        h = F.silu(self.first(self.adapt(x, vector)))
+    def forward(self, x: Tensor, vector: Tensor | None = None) -> Tensor:
+        h = F.silu(self.first(self.adapt(x) if vector is None else self.adapt(x, vector)))
         y: Tensor = self.past(x) + self.second(self.dropout(h))
         return y
 
