@@ -48,7 +48,7 @@ def prompts(folder: Path) -> list[Row]:
     osmotic.train("shapes", out, shapes.RECIPE, resume=out.exists(), tell=print)
     model = osmotic.load(out)
     found = shapes.judge(model)
-    shapes.show(model, folder / "shapes.png")
+    shapes.show(model, DOC.parent / "prompts.png")
     shares: Row = {f"{name}, %": 100 * share for name, share in vars(found).items()}
     return [{"pictures": shapes.PROMPTS, **shares}]
 
@@ -72,8 +72,8 @@ def digits(folder: Path) -> list[Row]:
     began = time.perf_counter()
     drawn = fill(model, torch.from_numpy(half), Way(batch_size=JUDGED)).numpy()
     seconds = time.perf_counter() - began
-    rows = np.concatenate([np.concatenate([x[i : i + 1], zeros[i : i + 1], drawn[i : i + 1]]) for i in range(12)])
-    pictures.save(pictures.grid(model.spec.decode(rows), 12, None), folder / "digits.png")
+    rows = np.concatenate([x[:12], zeros[:12], drawn[:12]])
+    pictures.save(pictures.grid(model.spec.decode(rows), 12), DOC.parent / "digits.png")
     return [
         {
             "digits": len(x),
@@ -223,7 +223,8 @@ def document(kept: dict[str, list[Row]]) -> str:
         about = " ".join((PARTS[name].__doc__ or "").split())
         lines = [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns))]
         lines += [f"| {' | '.join(_cell(row.get(column)) for column in columns)} |" for row in rows]
-        parts += [f"## {name.capitalize()}", about, "\n".join(lines)]
+        shown = [f"![{name}]({name}.png)"] if (DOC.parent / f"{name}.png").exists() else []
+        parts += [f"## {name.capitalize()}", about, "\n".join(lines), *shown]
     return "\n\n".join(parts) + "\n"
 
 
