@@ -151,21 +151,13 @@ def _written(path: Path, x: np.ndarray) -> Path:
 
 def edged(folder: Path) -> list[Row]:
     """F1 of the edges of what was drawn, and those that it was told to follow, of held-out digits."""
-    model, training, held = base(folder)
+    model, _, held = base(folder)
     x, labels = everything(held)
     asked = edges(x)
-    share = JUDGED / (JUDGED + len(training))
-    if not (folder / "edges" / "checkpoints").exists():
-        data = open_data("digits", control="edges")
-        adapt(
-            folder / "base",
-            split(data, share, 0)[0],
-            folder / "edges",
-            "control",
-            reading={"control": "edges"},
-            tell=print,
-        )
-    controlled = osmotic.load(folder / "edges")
+    data, out = open_data("digits", control="edges"), folder / "edges"
+    own = split(data, JUDGED / len(data), 0)[0]
+    adapt(folder / "base", own, out, "control", reading={"control": "edges"}, resume=out.exists(), tell=print)
+    controlled = osmotic.load(out)
     rows: list[Row] = []
     for name, drawn in {
         "told class and edges": controlled.sample(JUDGED, {"class": labels, "image": asked}),
@@ -181,26 +173,20 @@ def edged(folder: Path) -> list[Row]:
 def style(folder: Path) -> list[Row]:
     """Digits in black on white, learned by low-rank changes of a model of white on black."""
     model, training, held = base(folder)
-    turned = [(-x, y) for x, y in (everything(training), everything(held))]
-    raw = training.spec.decode(turned[0][0])
-    if not (folder / "style" / "checkpoints").exists():
-        adapt(
-            folder / "base",
-            (raw, turned[0][1]),
-            folder / "style",
-            "lora",
-            reading={"kind": "images", "value_range": (0.0, 255.0)},
-            tell=print,
-        )
-    adapted = osmotic.load(folder / "style")
-    referee, labels = fit_classifier(*turned[0]), np.arange(2000) % 10
+    plain = [everything(part) for part in (training, held)]
+    turned, out = [(-x, y) for x, y in plain], folder / "style"
+    raw, reading = training.spec.decode(turned[0][0]), {"kind": "images", "value_range": (0.0, 255.0)}
+    adapt(folder / "base", (raw, turned[0][1]), out, "lora", reading=reading, resume=out.exists(), tell=print)
+    adapted, labels = osmotic.load(out), np.arange(2000) % 10
     learns = sum(p.numel() for p in adapted.denoiser.parameters()) - sum(p.numel() for p in model.denoiser.parameters())
     rows: list[Row] = []
-    for name, one, real in (("base, its own digits", model, held), ("LoRA, black on white", adapted, None)):
+    for name, one, (seen, unseen) in (
+        ("base, its own digits", model, plain),
+        ("LoRA, black on white", adapted, turned),
+    ):
         x = one.sample(2000, labels).numpy()
-        target = everything(real)[0] if real else turned[1][0]
-        judge = fit_classifier(*everything(training)) if real else referee
-        rows.append({"digits": name, "agreement, %": 100 * agreement(judge, x, labels), "distance": sliced(x, target)})
+        agreed = 100 * agreement(fit_classifier(*seen), x, labels)
+        rows.append({"digits": name, "agreement, %": agreed, "distance": sliced(x, unseen[0])})
     rows[1]["parameters, % of the base"] = 100 * learns / sum(p.numel() for p in model.denoiser.parameters())
     return rows
 

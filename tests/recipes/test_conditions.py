@@ -188,7 +188,8 @@ def test_tables_are_drawn_with_some_of_what_they_are_told(tmp_path, osmotic):
 
 
 def test_the_recipe_of_captioned_pictures(captioned, tmp_path):
-    from osmotic.recipes.emoji import ROWS, SHOWN, SIDE, main
+    from osmotic.recipes.emoji import ROWS, SIDE, main
+    from osmotic.recipes.prompted import SHOWN
 
     small = Recipe(options=FEW, architecture=Architecture(widths=(8, 16), blocks=1), reading={"size": SIDE})
     for prompts, rows in (((), ROWS), (["a red dot", "a blue bar"], 2)):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from osmotic.adapters.errors import AdapterError
 from osmotic.adapters.table import Table
+from osmotic.contents import contents
 
 FORMAT = 1
 KEY = "osmotic"
@@ -154,10 +155,9 @@ def _refuse_non_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
     total = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    for title, data in contents(tensors):
+        total.update(f"{title}\n".encode())
+        total.update(data)
     return total.hexdigest()
 
 

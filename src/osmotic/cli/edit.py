@@ -111,15 +111,16 @@ def main(words: list[str]) -> int:
 
     model = load(command.run, drawing.weights)
     spec, before = model.spec, None
+    images: dict[str, Any] = {}
     if command.inputs:
         before = read_given(command.inputs, spec, editing.downsampled or 1, editing.grey)
         if editing.was is not None or editing.between is not None:
             drawing = drawing.model_copy(update={"each": 1})  # nothing is drawn at random
         if by_instruction(spec, editing):
-            wanted = instructing(command.inputs, wanted, drawing.each)
+            images = instructing(command.inputs, spec, wanted, drawing.each)
     if guiding.classifier is not None and spec.classes is None:
         raise UsageError("This model was trained without classes; --classifier leads `osmotic sample` alone.")
-    way, labels = how(model, wanted, guiding, drawing, before)
+    way, labels = how(model, wanted, guiding, drawing, before, images)
     count = way.each * (1 if before is None else len(before.x))
     with tqdm(total=count, desc="editing", unit="result", delay=2, leave=False) as bar:
         if before is None:
@@ -141,15 +142,17 @@ def by_instruction(spec: Spec, editing: Editing) -> bool:
     return editing == Editing() and isinstance(spec.control, Beside)
 
 
-def instructing(inputs: tuple[Path, ...], wanted: Wanted, each: int) -> Wanted:
-    """The same, with the input as what every result is told.
+def instructing(inputs: tuple[Path, ...], spec: Spec, wanted: Wanted, each: int) -> dict[str, Any]:
+    """The input as the image that every result is told.
 
     Raises:
         UsageError: if another image was said.
     """
+    from osmotic.data.given import read_image
+
     if wanted.control is not None:
         raise UsageError("The input is the image that this model is told; leave out --control.")
-    return wanted.model_copy(update={"control": tuple(path for path in inputs for _ in range(each))})
+    return {"image": [image for image in read_image(inputs, spec) for _ in range(each)]}
 
 
 def refuse_several(editing: Editing) -> None:
@@ -180,13 +183,13 @@ def refuse_no_texts(editing: Editing, wanted: Wanted, given: bool) -> None:
 
 
 def how(
-    model: Model, wanted: Wanted, guiding: Guiding, drawing: Drawing, taken: Given | None
+    model: Model, wanted: Wanted, guiding: Guiding, drawing: Drawing, taken: Given | None, images: dict[str, Any]
 ) -> tuple[Way, list[int] | None]:
     """How results are drawn, and the class of each, if one was asked for."""
     from osmotic.recipes.edit import Way
 
     spec, total = model.spec, (1 if taken is None else len(taken.x)) * drawing.each
-    cond: dict[str, Any] | None = None if taken is None else taken.told(spec, drawing.each) or None
+    cond: dict[str, Any] | None = (images if taken is None else taken.told(spec, drawing.each) | images) or None
     labels = None
     if wanted.classes or wanted.prompt or wanted.attributes or wanted.control:
         said, labels, _ = asked(spec, wanted, total, turns=False)

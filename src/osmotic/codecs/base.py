@@ -7,8 +7,9 @@ import json
 from abc import ABC, abstractmethod
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from osmotic.contents import contents
 
 Shape = tuple[int, ...]
 Description = dict[str, Any]
@@ -62,9 +63,9 @@ class Codec(nn.Module, ABC):
     def fingerprint(self) -> str:
         """SHA-256 in hexadecimal of what it is, its tensors to the bit: equal wherever and whenever it is asked."""
         digest = hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        for title, data in contents(self.state_dict()):
+            digest.update(title.encode())
+            digest.update(data)
         return digest.hexdigest()
 
 

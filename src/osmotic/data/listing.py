@@ -155,12 +155,12 @@ def _from_metadata(
         raise DataError(f"{where}: some labels are texts and some are numbers: use one kind")
     said = sorted({key for row in rows.values() for key in row} - {"file_name", "label", "text"})
     _refuse_unsaid(condition, said, said, where)
-    beside = None
+    beside, pictures = None, set(names)
     if control is not None:
         _refuse_unsaid([control], said, [*said, *MADE], where)
-        beside = _beside(rows, kept, control, set(names), where)
-    images = {key: found for key in said if (found := _named(rows, key, set(names)))}
-    left_out = set(names).difference(rows, *images.values())
+        beside = _beside(rows, kept, control, pictures, where)
+    images = {key: found for key in said if (found := _named(rows, key, pictures))}
+    left_out = pictures.difference(rows, *images.values())
     if left_out:
         facts.append(f"{plural(len(left_out), 'picture')} without a row in {METADATA} left out")
     for flag, rest in (

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from osmotic.condition import Condition
+from osmotic.contents import contents
 from osmotic.denoiser import Denoiser
 from osmotic.distill.base import Start
 from osmotic.noise import generator, normal
@@ -129,10 +130,9 @@ def fingerprint(teacher: Denoiser, *said: object) -> str:
         said: values with a repr of their own.
     """
     found = hashlib.blake2b(repr(said).encode(), digest_size=16)
-    for name, tensor in sorted(teacher.state_dict().items()):
-        value = tensor.detach().cpu().contiguous()
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    for title, data in contents(teacher.state_dict()):
+        found.update(title.encode())
+        found.update(data)
     return found.hexdigest()
 
 

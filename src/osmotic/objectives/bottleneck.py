@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+
+from osmotic.objectives.posterior import kl
 
 
 def kl_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -17,8 +18,7 @@ def kl_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
         mean: ``(B, *Z)``.
         log_variance: likewise.
     """
-    kl: Tensor = (mean.square() + (torch.expm1(log_variance) - log_variance)).flatten(1).sum(1) / 2
-    return kl
+    return (mean.square() / 2 + kl(-log_variance)).flatten(1).sum(1)
 
 
 def commitment(h: Tensor, nearest: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class Pair(Denoiser):
         """The conditions of the rows."""
         cond = repeated(cond, count)
         source = retold(cond, self.source)
-        tokens, mask = (_turns(a, b) for a, b in zip(_text(source), _text(cond), strict=True))
+        tokens, mask = (turns(a, b) for a, b in zip(_text(source), _text(cond), strict=True))
         twins = cond[torch.arange(count, device=tokens.device).repeat_interleave(2)]
         return replace(twins, tokens=tokens, mask=mask)
 
@@ -133,6 +133,6 @@ def _text(cond: Condition) -> tuple[Tensor, Tensor]:
     return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if mask is None else mask
 
 
-def _turns(sources: Tensor, targets: Tensor) -> Tensor:
-    """Rows of two tensors ``(B, ...)`` in turn."""
+def turns(sources: Tensor, targets: Tensor) -> Tensor:
+    """Rows of two tensors ``(B, ...)`` in turn, ``(2 B, ...)``."""
     return torch.stack([sources, targets], 1).flatten(0, 1)

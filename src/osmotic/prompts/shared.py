@@ -18,6 +18,7 @@ from osmotic.levels import Level, as_time, once
 from osmotic.nn import AttentionBlock, DiTBlock
 from osmotic.nn.attention import Attend, CrossAttention, SelfAttention, attend
 from osmotic.nn.ports import MeanToken
+from osmotic.prompts.pair import turns
 from osmotic.prompts.words import Edit
 from osmotic.schedules import Number
 
@@ -161,8 +162,8 @@ class _Cross:
         weight = nn.functional.pad(self.weight, (1, 0), value=1.0).to(v)
         shown = None if mask is None else mask[0::2]
         carried = attend(q[0::2], k[0::2], carry @ v[1::2], heads, shown)
-        y = attend(q, k, v * _turns(torch.ones_like(weight), weight)[..., None], heads, mask)
-        return y + _turns(torch.zeros_like(carried), carried)
+        y = attend(q, k, v * turns(torch.ones_like(weight), weight)[..., None], heads, mask)
+        return y + turns(torch.zeros_like(carried), carried)
 
 
 class _Within:
@@ -206,11 +207,6 @@ def lent(x: Tensor, on: bool | Tensor) -> Tensor:
 def alike(a: Tensor, b: Tensor) -> Tensor:
     """Where two are equal: ids to the bit, features of an encoder but for the rounding that differs with the batch."""
     return torch.isclose(a, b.to(a.dtype), rtol=1e-3, atol=1e-3) if a.is_floating_point() else a == b
-
-
-def _turns(sources: Tensor, targets: Tensor) -> Tensor:
-    """Rows of two tensors ``(P, ...)`` in turn."""
-    return torch.stack([sources, targets], 1).flatten(0, 1)
 
 
 @contextmanager

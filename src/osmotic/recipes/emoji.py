@@ -14,12 +14,12 @@ import numpy as np
 
 import osmotic
 from osmotic.data.dataset import Dataset, open_data
-from osmotic.report import pictures
-from osmotic.training.model import Model, load
+from osmotic.recipes.prompted import prompted
+from osmotic.training.model import load
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Recipe
 
-SIDE, SHOWN, ROWS = 32, 8, 8
+SIDE, ROWS = 32, 8
 GUIDANCE = 4.0
 
 RECIPE = Recipe(
@@ -38,20 +38,13 @@ def main(
     if data.spec.captions is None:
         raise ValueError(f"{folder} has no captions; give metadata.jsonl a field text.")
     osmotic.train(data, out, recipe, tell=tell)
-    return show(load(out), prompts or some(data), Path(out) / "prompts.png")
+    return prompted(load(out), prompts or some(data), GUIDANCE, Path(out) / "prompts.png")
 
 
 def some(data: Dataset) -> list[str]:
     """Captions of evenly chosen pictures."""
     assert data.texts is not None
     return [data.texts[i] for i in np.linspace(0, len(data) - 1, min(ROWS, len(data))).astype(int)]
-
-
-def show(model: Model, prompts: Sequence[str], path: Path) -> Path:
-    """A grid, a row of eight pictures for each prompt."""
-    texts = [text for text in prompts for _ in range(SHOWN)]
-    x = model.sample(len(texts), {"text": texts}, GUIDANCE)
-    return pictures.save(pictures.grid(model.decode(x), SHOWN, list(prompts)), path)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 
 import osmotic
 from osmotic.data.shapes import COLOURS, FORMS, Shape, every, recognise
-from osmotic.report import pictures
+from osmotic.recipes.prompted import prompted
 from osmotic.training.model import Model, load
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Recipe
@@ -96,8 +96,7 @@ def drawn(
 def show(model: Model, path: Path) -> Path:
     """A grid of pictures, a row for each of a few prompts."""
     texts = ["a red circle on the left", "a blue triangle at the top", "a green square", "a yellow shape on the right"]
-    x = model.sample(8 * len(texts), {"text": [text for text in texts for _ in range(8)]}, GUIDANCE)
-    return pictures.save(pictures.grid(model.decode(x), 8, texts), path)
+    return prompted(model, texts, GUIDANCE, path)
 
 
 def main(out: str, tell: Callable[[str], None] = print) -> Obeyed:
