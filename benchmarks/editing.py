@@ -38,7 +38,8 @@ KEPT, DOC = ROOT / "results" / "editing.json", ROOT.parent / "docs" / "editing.m
 Row = dict[str, object]
 TITLE = """# Editing, prompts and adapters
 
-`python benchmarks/editing.py FOLDER`, CPU, one thread, networks and steps by default. Lower is better for errors and
+`python benchmarks/editing.py FOLDER`, CPU, one thread, networks and steps by default (prompts:
+by `osmotic.recipes.shapes`). Lower is better for errors and
 distances. Energy distances are unbiased, and the sets share their known cells, so they lie below zero."""
 
 
