@@ -98,7 +98,7 @@ ALONE = {
     "shortcut": {"steps": 1500},
     "ct": {"steps": 3000},
     "ict": {"steps": 3000},
-    "meanflow": {"steps": 1500},
+    "meanflow": {"steps": 3000},
     "ddgan": {"steps": 1500, "width": 128, "batch": 512},
     "scm": {"steps": 3000, "width": 128},
 }

@@ -104,8 +104,10 @@ def _pieces(
         low, high = guiding.interval
         pieces.append(lambda inner: guidance.Interval(inner, low, high))
     if guiding.threshold is not None:
-        if model.spec.kind != "images":
-            raise UsageError("--threshold keeps pictures in their range, and these data are none; leave it out.")
+        if model.seen.kind != "images":
+            raise UsageError(
+                "--threshold keeps pictures in their range, and no pictures are diffused here; leave it out."
+            )
         limit: Any = guidance.Clip() if guiding.threshold == "static" else guidance.Dynamic()
         pieces.append(lambda inner: guidance.Threshold(inner, limit))
     return pieces
@@ -128,8 +130,10 @@ def _bad(model: Model, run: Path) -> Denoiser:
 
     bad = load(run, device=model.device)
     for name in ("shape", "encoding", "classes", "attributes", "captions", "control"):
-        if getattr(bad.spec, name) != getattr(model.spec, name):
+        if getattr(bad.seen, name) != getattr(model.seen, name):
             raise UsageError(f"{run} draws other data than this model, their {name} differs; name a run of the same.")
+    if (bad.codec and bad.codec.fingerprint()) != (model.codec and model.codec.fingerprint()):
+        raise UsageError(f"{run} does not diffuse the latents that this model does; name a run of the same codec.")
     return bad.denoiser
 
 
@@ -140,7 +144,7 @@ def _classifier(model: Model, run: Path, scale: float) -> Guide:
 
     if model.spec.attributes:
         raise UsageError("--classifier leads to a class, and this model is told other things too; use --guidance.")
-    classifier, spec = load_classifier(run, model.spec, model.device)
+    classifier, spec = load_classifier(run, model.seen, model.device)
     if model.spec.classes not in (None, spec.classes):
         raise UsageError(f"{run} tells other classes apart than this model draws.")
 

@@ -63,6 +63,9 @@ def about_run(path: Path) -> list[str]:
     if recipe.get("adapted"):
         said = {name: value for name, value in recipe["adapted"].items() if value is not None}
         lines.append("adapted: " + ", ".join(f"{name} {_plain(value)}" for name, value in said.items()))
+    if recipe.get("codec"):
+        latent, whole = (" x ".join(map(str, recipe["codec"][name])) for name in ("shape", "data"))
+        lines.append(f"codec: {recipe['codec']['source']}, latents of {latent} for data of {whole}")
     parts = {part: recipe.get(part) or {} for part in ("student", "architecture", "process", "options")}
     if parts["student"]:
         plain = Distillation().model_dump()

@@ -24,7 +24,7 @@ FewStep = flags(
     "few-step models",
     leave=frozenset({"guidance", "largest_guidance", "pairs", "jumps", "rounds", "adversarial"}),
 )
-Rest = flags(Recipe, "more", leave=frozenset({"reading", "student", "adapted"}))
+Rest = flags(Recipe, "more", leave=frozenset({"reading", "codec", "student", "adapted"}))
 
 
 @dataclass
@@ -35,6 +35,8 @@ class Train:
     """path, or one of digits, moons, circles, swiss-roll, wine, iris, breast-cancer, shapes, waves"""
     out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
     """directory of the run, new or empty; everything is written there"""
+    codec: Annotated[str | None, tyro.conf.arg(metavar="RUN|NAME")] = None
+    """diffuse latents: of an autoencoder's run, or haar, dct, pca or whitening (default: the data themselves)"""
     resume: bool = False
     """go on with the run in --out"""
     reading: Reading = field(default_factory=Reading)
@@ -83,7 +85,7 @@ def main(words: list[str]) -> int:
     dataset = open_data(settings.data, **asdict(options))
     for line in dataset.spec.describe():
         say(line)
-    run = train(dataset, settings.out, asked, resume=settings.resume, tell=say)
+    run = train(dataset, settings.out, asked, codec=settings.codec, resume=settings.resume, tell=say)
     say(f"done: {run.directory}; draw from it with `{shlex.join(['osmotic', 'sample', str(run.directory)])}`")
     return 0
 

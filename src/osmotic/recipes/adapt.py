@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from osmotic.data.controls import MADE, Beside
-from osmotic.data.dataset import Dataset, open_data, split
+from osmotic.data.dataset import Dataset, Subset, open_data, split
 from osmotic.data.errors import plural
 from osmotic.data.source import Options as Reading
 from osmotic.data.spec import Spec
@@ -21,10 +21,12 @@ from osmotic.recipes.preview import preview
 from osmotic.recipes.resuming import begun, refuse_change, refuse_options, refuse_other_data
 from osmotic.recipes.subject import WORDS, keep_word, named, under
 from osmotic.recipes.train import augmentations
-from osmotic.training import build
-from osmotic.training.distributed import joined
+from osmotic.training import build, coding
+from osmotic.training.distributed import World, joined
 from osmotic.training.errors import RunError
 from osmotic.training.feed import Samples
+from osmotic.training.latents import FOLDER as LATENTS
+from osmotic.training.latents import Latents, as_latents
 from osmotic.training.loop import fit
 from osmotic.training.model import Model, load, stored
 from osmotic.training.options import Options
@@ -106,22 +108,41 @@ def adapt(
             recipe = world.from_main(lambda: _continued(dataset, out, recipe, options))
         training, held_out = split(dataset, recipe.holdout, recipe.options.seed)
         assert isinstance(model.denoiser, NeuralDenoiser)
-        task = build.task(recipe, dataset.spec, world.device, model.denoiser.network)
+        spec = coding.seen(dataset.spec, recipe.codec)
+        task = build.task(recipe, spec, world.device, model.denoiser.network)
         if tell is not None and world.main:
             tell("measuring what a step costs")
-            measured = plan.measure(task, training, recipe, dataset.spec, world.device)
+            measured = plan.measure(task, _on_the_way(model, training, world), recipe, spec, world.device)
             for line in [*measured.lines(recipe), *_spoken(how, model.spec)]:
                 tell(line)
-        run = world.from_main(lambda: begun(out, recipe, dataset.spec, resume))
+        run = world.from_main(lambda: begun(out, recipe, dataset.spec, resume, model.codec))
+        say = tell or (lambda line: None)
+        training, held_out = as_latents(model, (training, held_out), run.directory / LATENTS, world, say)
         samples: Samples = training
         if how.prior:
             seed, folder = recipe.options.seed, run.directory / prior.FOLDER
             samples = prior.Mixed(training, prior.drawn(model, training, how, seed, folder, world))
         held = held_out if len(held_out) else None
-        fit(task, samples, run, recipe.options, held, [preview(recipe, dataset)], augmentations(recipe), device)
+        fit(
+            task,
+            samples,
+            run,
+            recipe.options,
+            held,
+            [preview(recipe, dataset, model.codec)],
+            augmentations(recipe),
+            device,
+        )
         if how.by == "word":
             world.from_main(lambda: keep_word(run, load(out, device="cpu")))
         return run
+
+
+def _on_the_way(model: Model, training: Subset, world: World) -> Samples:
+    """The samples as the model sees them, before anything is written."""
+    if model.codec is None or model.recipe.codec is None:
+        return training
+    return Subset(Latents(training.dataset, model.codec, model.recipe.codec, world.device), training.indices)
 
 
 def _described(spec: Spec, how: Adapted, own: Spec) -> Spec:
@@ -179,7 +200,7 @@ def _refuse(base: str | Path, model: Model, how: Adapted, own: Spec) -> None:
         raise RunError(f"{base} is a few-step model; adapt its teacher, and distil that.")
     if model.recipe.adapted is not None:
         raise RunError(f"{base} is adapted already; adapt {model.recipe.adapted.base.split(' (')[0]} instead.")
-    _refuse_images(base, model.spec, how, own)
+    _refuse_images(base, model.spec, how, own, model.codec is not None)
     if (how.word is None) != (how.like is None):
         raise RunError("--word and --like go together: a new word, and the known one that it begins as; give both.")
     if how.by == "word" and how.word is None:
@@ -190,10 +211,12 @@ def _refuse(base: str | Path, model: Model, how: Adapted, own: Spec) -> None:
         raise RunError(f"--by {how.by} leaves the base as it is, so nothing is forgotten; leave out --prior.")
 
 
-def _refuse_images(base: str | Path, spec: Spec, how: Adapted, own: Spec) -> None:
+def _refuse_images(base: str | Path, spec: Spec, how: Adapted, own: Spec, coded: bool) -> None:
     """A ControlNet brings an image to a base without; all else needs the base's own."""
     if how.by == "control" and own.control is None:
         raise RunError("--by control and --control NAME go together; give both.")
+    if how.by == "control" and coded:
+        raise RunError(f"{base} diffuses latents, which have another size than a control image; adapt another model.")
     if how.by == "control" and spec.control is not None:
         raise RunError(f"{base} is told an image already; adapt a model without.")
     if how.by == "control":

@@ -209,7 +209,7 @@ def swept(
         wanted += [(samplers[0], middle, scale) for scale in scales]
         for name, budget, scale in wanted:
             denoiser = model.denoiser
-            grid = suggested_grid(model.spec, model.recipe)
+            grid = suggested_grid(model.seen, model.recipe)
             steps = steps_within(CATALOG[name], budget, denoiser.schedule, grid, denoiser.start)
             key = run, name, steps, scale
             if steps is not None and key not in seen:

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from osmotic.condition import Condition
 from osmotic.data.dataset import Subset
 from osmotic.data.errors import closest
-from osmotic.data.spec import Spec
 from osmotic.denoiser import Denoiser, NeuralDenoiser
 from osmotic.distill import METHODS, making, pairs, reflow
 from osmotic.distill.pairs import Pairs
@@ -27,8 +26,11 @@ from osmotic.recipes.stages import Distilled, planned, refuse_changes, refuse_te
 from osmotic.recipes.train import augmentations
 from osmotic.training.distributed import World, joined
 from osmotic.training.feed import Samples
+from osmotic.training.hooks import Hook
+from osmotic.training.latents import FOLDER as LATENTS
+from osmotic.training.latents import as_latents
 from osmotic.training.loop import fit
-from osmotic.training.model import load, stored
+from osmotic.training.model import Model, load, stored
 from osmotic.training.options import Options
 from osmotic.training.precision import autocast_dtype
 from osmotic.training.recipe import Distillation
@@ -97,15 +99,17 @@ def distill(
             first.autocast = autocast_dtype(plans[-1].recipe.options.precision, world.device)
         parts = halves(teacher, data)
         # Whatever can be refused is refused here; only then is anything written.
-        task: Task | None = making.task(plans[0].stage, plans[0].recipe, model.spec, world.device, first, taught)
+        task: Task | None = making.task(plans[0].stage, plans[0].recipe, model.seen, world.device, first, taught)
         # All recipes are written at once, the run's own first: a stage that is resumed knows its length.
         for distilled in reversed(plans):
-            world.from_main(partial(_open, distilled, model.spec))
+            world.from_main(partial(_open, distilled, model))
         say(f"{method}: {METHODS[method].what}")
+        seen = as_latents(model, parts, Path(out) / LATENTS, world, say)
         for number, distilled in enumerate(plans):
             if len(plans) > 1:
                 say(f"stage {number + 1} of {len(plans)}: {distilled.stage.name or method}")
-            _train(distilled, task, first, taught, parts, world, say)
+            hook = preview(distilled.recipe, parts[0], model.codec)
+            _train(distilled, task, first, taught, seen, hook, world, say)
             task = None
             if distilled is not plans[-1]:
                 first = taught = load(distilled.folder, device=world.device).denoiser
@@ -118,14 +122,15 @@ def _train(
     first: Denoiser,
     teacher: Denoiser,
     parts: tuple[Subset, Subset],
+    hook: Hook,
     world: World,
     say: Callable[[str], None],
 ) -> None:
-    """One stage, from where it stands."""
+    """One stage, from where it stands; the parts are as the network sees them."""
     (training, held), (stage, recipe, folder) = parts, (distilled.stage, distilled.recipe, distilled.folder)
     data: Samples = training
     held_out: Samples | None = held if len(held) else None
-    run = world.from_main(lambda: _open(distilled, training.spec))
+    run = Run.open(folder)
     complete = run.complete()
     if complete and complete[0][1].step == recipe.options.steps:
         say(f"{folder} is finished already")
@@ -138,7 +143,7 @@ def _train(
     for line in plan.measure(task, data, recipe, training.spec, world.device).lines(recipe):
         say(line)
     changes = () if stage.pairs else augmentations(recipe)
-    fit(task, data, run, recipe.options, held_out, [preview(recipe, training)], changes, world.device)
+    fit(task, data, run, recipe.options, held_out, [hook], changes, world.device)
 
 
 @torch.no_grad()
@@ -158,9 +163,9 @@ def straight(flow: Denoiser, kept: Pairs, device: torch.device) -> float:
     return float(torch.stack(found).mean())
 
 
-def _open(distilled: Distilled, spec: Spec) -> Run:
+def _open(distilled: Distilled, model: Model) -> Run:
     """The run of a stage, which is resumed where it was begun."""
-    return begun(distilled.folder, distilled.recipe, spec, (distilled.folder / RECIPE).exists())
+    return begun(distilled.folder, distilled.recipe, model.spec, (distilled.folder / RECIPE).exists(), model.codec)
 
 
 def made(distilled: Distilled, teacher: Denoiser, training: Subset, world: World, say: Callable[[str], None]) -> Pairs:

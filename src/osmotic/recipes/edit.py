@@ -63,7 +63,7 @@ def fill(model: Model, x: Tensor, way: Way, progress: Progress | None = None) ->
         way: how.
         progress: told how many are done.
     """
-    known = ~x.isnan()
+    known, model = ~x.isnan(), model.of_data()
 
     def some(denoiser: Denoiser, rows: Tensor, cond: Condition | None, first: int) -> Tensor:
         return _measured(model, denoiser, Mask(known[rows].to(model.device)), x[rows], 0.0, cond, first, way)
@@ -84,6 +84,7 @@ def restore(
         way: how.
         progress: told how many are done.
     """
+    model = model.of_data()
 
     def some(denoiser: Denoiser, rows: Tensor, cond: Condition | None, first: int) -> Tensor:
         return _measured(model, denoiser, operator.to(model.device), y[rows], noise, cond, first, way)
@@ -107,7 +108,7 @@ def redraw(model: Model, x: Tensor, strength: float, way: Way, progress: Progres
     refuse_gaps(x)
     if not 0 < strength <= 1:
         raise ValueError(f"The strength lies above 0 and at most at 1; got {strength:g}.")
-    plan = model.plan(steps=way.steps)
+    plan, x = model.plan(steps=way.steps), model.into(x)
 
     def some(denoiser: Denoiser, rows: Tensor, cond: Condition | None, first: int) -> Tensor:
         keyed = list(generators(way.seed, range(first, first + len(rows)), model.device))
@@ -134,7 +135,7 @@ def swap(model: Model, x: Tensor, before: Told, way: Way, progress: Progress | N
         progress: told how many are done.
     """
     refuse_gaps(x)
-    total = len(x) * way.each
+    total, x = len(x) * way.each, model.into(x)
 
     def some(denoiser: Denoiser, rows: Tensor, cond: Condition | None, first: int) -> Tensor:
         was = model.condition(before, total, first, len(rows))
@@ -159,8 +160,9 @@ def between(model: Model, a: Tensor, b: Tensor, count: int, way: Way) -> Tensor:
     weights = torch.linspace(0, 1, count)
     with torch.no_grad():
         denoiser = model.guided(cond)
-        found = inversion.interpolate(denoiser, a[None].to(model.device), b[None].to(model.device), weights, cond)
-    return found[:, 0].cpu()
+        first, last = (model.into(each[None].to(model.device)) for each in (a, b))
+        found = model.out(inversion.interpolate(denoiser, first, last, weights, cond)[:, 0])
+    return found.cpu()
 
 
 Some = Callable[[Denoiser, Tensor, Condition | None, int], Tensor]
@@ -186,7 +188,10 @@ def every(model: Model, n: int, way: Way, some: Some, progress: Progress | None,
         denoiser = model.guided(cond, way.guidance, negative=away)
         denoiser = denoiser if way.guide is None else way.guide(denoiser)
         with torch.no_grad():
-            done.append(some(denoiser, torch.arange(start, start + count) // way.each, cond, start).cpu())
+            found = some(denoiser, torch.arange(start, start + count) // way.each, cond, start)
+            beside = found.shape[1 : found.ndim - len(model.seen.shape)]  # pairs, where two are drawn as one
+            found = model.out(found.flatten(0, len(beside)))
+            done.append(found.reshape(count, *beside, *found.shape[1:]).cpu())
         if progress is not None:
             progress(count)
     return torch.cat(done)
@@ -220,7 +225,7 @@ def _measured(
         steps=way.steps or STEPS,
         particles=way.particles,
         deviation=model.recipe.process.sigma_data or 1.0,
-        grid=suggested_grid(model.spec, model.recipe),
+        grid=suggested_grid(model.seen, model.recipe),
         cond=cond,
         generator=list(generators(way.seed, range(first, first + len(y)), model.device)),
     )

@@ -91,7 +91,7 @@ def likelihood(
     begun, say = time.monotonic(), tell or (lambda line: None)
     _refuse_none(draws=draws, count=count, bound=bound, batch_size=batch_size)
     train, held = parts(run, data)
-    work = _flow(load(run, weights), held, divergence, noise, tolerance, seed, conditional, dequantizer)
+    work = _flow(load(run, weights).of_data(), held, divergence, noise, tolerance, seed, conditional, dequantizer)
     draws = (draws or 2) if work.random else 1
     # A level of the bound needs no gradient, which is about a third of an evaluation of the flow.
     passes = draws * ((2 if isinstance(dequantizer, Learned) else 1) + (bound or 0) / (3 * USUAL_EVALUATIONS))

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from osmotic.codecs import Codec
 from osmotic.condition import Condition
 from osmotic.data.dataset import Dataset
 from osmotic.denoiser import Denoiser
@@ -19,8 +20,13 @@ COUNT, EACH, PLAIN = 1000, 4, 16
 SEED = 0
 
 
-def preview(recipe: Recipe, dataset: Dataset) -> Hook:
-    """A hook that draws averaged-weight samples to ``samples/step-00001000.png`` and to TensorBoard."""
+def preview(recipe: Recipe, dataset: Dataset, codec: Codec | None = None) -> Hook:
+    """A hook that draws averaged-weight samples to ``samples/step-00001000.png`` and to TensorBoard.
+
+    Args:
+        dataset: the data themselves, not their latents.
+        codec: of the latents that are diffused.
+    """
     spec = dataset.spec
     taught = recipe.adapted is not None and recipe.adapted.word is not None  # a new class is the last one
     classes = () if spec.classes is None else spec.classes[-10:] if taught else spec.classes[:10]
@@ -40,7 +46,7 @@ def preview(recipe: Recipe, dataset: Dataset) -> Hook:
         # Every process samples, for a sharded network answers only when all of them ask.
         bar = tqdm(total=n, desc="drawing a preview", delay=2, leave=False, disable=not moment.world.main)
         with moment.averaged(), bar:
-            x = Model(denoiser, spec, recipe, moment.step).sample(n, cond, seed=SEED, progress=bar.update)
+            x = Model(denoiser, spec, recipe, moment.step, codec=codec).sample(n, cond, seed=SEED, progress=bar.update)
         if not moment.world.main:
             return
         path = moment.run.samples / f"step-{moment.step:08d}.png"

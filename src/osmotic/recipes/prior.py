@@ -108,7 +108,7 @@ def drawn(model: Model, training: Dataset, how: Adapted, seed: int, folder: Path
         SaveFailed: if the disk is full.
     """
     assert how.prior is not None
-    count, shape, known = how.prior, model.spec.shape, told_base(training, model.spec, how, how.prior)
+    count, shape, known = how.prior, model.seen.shape, told_base(training, model.spec, how, how.prior)
     name = pairs.fingerprint(model.denoiser)
     world.from_main(lambda: pairs.claim(folder, name, shape, count, seed, known))
     with tqdm(total=count, desc="drawing what the base knows", delay=2, leave=False, disable=not world.main) as bar:
@@ -116,7 +116,7 @@ def drawn(model: Model, training: Dataset, how: Adapted, seed: int, folder: Path
         def told(made: int, in_all: int) -> None:
             bar.update(made - bar.n)
 
-        start, part = making.started(model.recipe, model.spec), (world.rank, world.size)
+        start, part = making.started(model.recipe, model.seen), (world.rank, world.size)
         base = model.denoiser.to(world.device)
         pairs.fill(folder, base, shape, start, count, seed, known, part=part, progress=told)
     world.sum(torch.zeros(1, device=world.device))  # nobody reads before everybody has written

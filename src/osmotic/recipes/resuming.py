@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from osmotic.codecs import Codec
 from osmotic.data.spec import SAME, Spec
+from osmotic.training import coding
 from osmotic.training.errors import RunError
 from osmotic.training.options import Options
 from osmotic.training.recipe import Recipe
@@ -14,12 +16,16 @@ from osmotic.training.run import Run, write_json
 from osmotic.training.store import FIXED
 
 
-def begun(out: str | Path, recipe: Recipe, spec: Spec, resume: bool) -> Run:
-    """The run, made or brought up to date: its recipe says what is now being trained."""
+def begun(out: str | Path, recipe: Recipe, spec: Spec, resume: bool, codec: Codec | None = None) -> Run:
+    """The run, made or brought up to date: its recipe says what is now being trained.
+
+    Args:
+        codec: that the recipe speaks of, which is kept in the run.
+    """
     contents = recipe.model_dump(mode="json")
-    if not resume:
-        return Run.create(out, contents, spec.model_dump(mode="json"))
-    run = Run.open(out)
+    run = Run.open(out) if resume else Run.create(out, contents, spec.model_dump(mode="json"))
+    if codec is not None and recipe.codec is not None:
+        coding.keep(run, codec, recipe.codec)
     if run.recipe() != contents:
         with run.locked():
             write_json(run.recipe_path, contents)

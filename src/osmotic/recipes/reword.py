@@ -46,6 +46,7 @@ def reword(
     """
     refuse_gaps(x)
     lending, source = _lending(model, before, way, len(x) * way.each, share)
+    x = model.into(x)
     times = model.plan().grid(model.denoiser.schedule, way.steps or STEPS, model.denoiser.start)
     steps = inversion.Stepwise(times, iterations=CORRECTIONS)
 
@@ -78,7 +79,7 @@ def drawn(model: Model, before: str, way: Way, share: float = CROSS, progress: P
 
     def some(denoiser: Denoiser, rows: Tensor, cond: Condition | None, first: int) -> Tensor:
         keyed = list(generators(way.seed, range(first, first + len(rows)), model.device))
-        noise = prior(denoiser, (len(rows), *model.spec.shape), keyed, model.device)
+        noise = prior(denoiser, (len(rows), *model.seen.shape), keyed, model.device)
         times = plan.grid(denoiser.schedule, plan.steps, denoiser.start)
         return sample(plan.sampler, Pair(denoiser, source), twice(noise), times, cond, Common(keyed))
 
@@ -105,5 +106,5 @@ def _lending(model: Model, before: str, way: Way, total: int, share: float) -> t
     edits = [Edit.of(read[0], text) for text in read[1:]]
     deviation = model.recipe.process.sigma_data or 1.0
     shared = Shared(model.denoiser, edits, share, share * WITHIN / CROSS, share * MEAN / CROSS, deviation)
-    lending = Model(shared, model.spec, model.recipe, model.step, model.weights, model.tuning)
+    lending = Model(shared, model.spec, model.recipe, model.step, model.weights, model.tuning, model.codec)
     return lending, Condition(tokens=ids[:1], mask=mask[:1]).to(model.device)

@@ -131,7 +131,7 @@ def record(search: Searched, found: list[Candidate], finalists: list[Candidate],
 
 def tried(model: Model) -> dict[str, Grid]:
     """The closed-form grids that are tried: those made for the model, and three of the catalogue."""
-    return grids(model.spec, model.recipe) | {name: GRIDS[name]() for name in ("karras", "uniform", "quadratic")}
+    return grids(model.seen, model.recipe) | {name: GRIDS[name]() for name in ("karras", "uniform", "quadratic")}
 
 
 def solvers() -> dict[str, Make]:
@@ -206,7 +206,7 @@ class Search:
         """Converged trajectories: part 0 on the tuning noise, part 1 on fresh noise."""
         first = FIRST + part * self.count
         keyed = generators(self.seed, range(first, first + self.count), self.model.device)
-        x = prior(self.denoiser, (self.count, *self.model.spec.shape), keyed, self.model.device)
+        x = prior(self.denoiser, (self.count, *self.model.seen.shape), keyed, self.model.device)
         return Teacher.of(self.denoiser, x, self.cond, self.scale, LEVELS, substeps)
 
     def rms(self, misses: Tensor) -> float:

@@ -106,8 +106,8 @@ def planned(
     if not method.dropout:
         base = base.model_copy(update={"architecture": base.architecture.model_copy(update={"dropout": 0.0})})
     making.refuse_options(method, base.options)
-    stages = making.stages(method.name, base, model.spec)
-    total, start = sum(stage.share for stage in stages), making.started(base, model.spec)
+    stages = making.stages(method.name, base, model.seen)
+    total, start = sum(stage.share for stage in stages), making.started(base, model.seen)
     found, name = [], f"{teacher} ({model.weights}, step {model.step})"
     for stage in stages:
         student = stage.student(start).model_copy(update={"teacher": name, "fingerprint": fingerprint})

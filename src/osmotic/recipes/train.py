@@ -20,13 +20,16 @@ from osmotic.distill import METHODS, making
 from osmotic.recipes import plan
 from osmotic.recipes.preview import preview
 from osmotic.recipes.resuming import begun, refuse_change, refuse_options, refuse_other_data
-from osmotic.training import build, defaults
-from osmotic.training.distributed import joined
+from osmotic.training import build, coding, defaults
+from osmotic.training.coding import Said, opened
+from osmotic.training.distributed import World, joined
 from osmotic.training.errors import RunError
+from osmotic.training.latents import FOLDER as LATENTS
+from osmotic.training.latents import Latents, cached
 from osmotic.training.loop import fit
 from osmotic.training.model import stored
 from osmotic.training.options import Options
-from osmotic.training.recipe import Recipe, explicit
+from osmotic.training.recipe import Coded, Recipe, explicit
 from osmotic.training.run import Run
 from osmotic.training.task import Task
 
@@ -40,6 +43,7 @@ def train(
     recipe: Recipe | None = None,
     *,
     steps: int | None = None,
+    codec: Said | None = None,
     resume: bool = False,
     tell: Callable[[str], None] | None = None,
     device: torch.device | str | None = None,
@@ -51,6 +55,9 @@ def train(
         out: a new or empty directory; all that is written goes there.
         recipe: how to train; whatever it leaves out is chosen from the data.
         steps: optimizer steps, a short way to say ``Recipe(options=Options(steps=...))``.
+        codec: train on the latents of this codec: the run of an autoencoder, ``"haar"``, ``"dct"``, ``"pca"``,
+            ``"whitening"``, or a :class:`~osmotic.codecs.Codec`. They are kept in ``out/latents``, and samples are
+            decoded. None trains on the data themselves.
         resume: go on with the run in ``out``; options that the recipe sets explicitly are changed, the rest stays.
         tell: called with each line of the plan (network, memory, time), which is then measured before training.
         device: None takes a CUDA device if there is one.
@@ -65,26 +72,82 @@ def train(
     reading = asked.reading or (Run.open(out).recipe().get("reading", {}) if resume else {})
     dataset = data if isinstance(data, Dataset) else open_data(data, **asdict(Reading(**reading)))
     with joined(device) as world:
-        recipe = world.from_main(lambda: continued(dataset, out, asked) if resume else resolve(asked, dataset))
-        training, held_out = split(dataset, recipe.holdout, recipe.options.seed)
-        coupling = build.coupling(recipe.process, dataset.spec)
-        task = tasked(recipe, dataset.spec, world.device)
+        latents = latent(dataset, out, asked, codec, resume, world)
+        seen, coder = latents or dataset, None if latents is None else latents.codec
+        recipe = world.from_main(lambda: continued(dataset, out, asked) if resume else resolve(asked, seen))
+        training, held_out = split(seen, recipe.holdout, recipe.options.seed)
+        coupling = build.coupling(recipe.process, seen.spec)
+        task = tasked(recipe, seen.spec, world.device)
         if tell is not None and world.main:
             tell("measuring what a step costs")
-            for line in plan.measure(task, training, recipe, dataset.spec, world.device).lines(recipe):
+            for line in plan.measure(task, training, recipe, seen.spec, world.device).lines(recipe):
                 tell(line)
         # Whatever can be refused has been refused; only now is anything written.
-        run = world.from_main(lambda: begun(out, recipe, dataset.spec, resume))
+        run = world.from_main(lambda: begun(out, recipe, dataset.spec, resume, coder))
+        if latents is not None:
+            kept = cached(latents, run.directory / LATENTS, world, tell or (lambda line: None))
+            training, held_out = split(kept, recipe.holdout, recipe.options.seed)
         return fit(
             task,
             training,
             run,
             recipe.options,
             held_out if len(held_out) else None,
-            [] if recipe.process.objective == build.CLASSIFIER else [preview(recipe, dataset)],
+            [] if recipe.process.objective == build.CLASSIFIER else [preview(recipe, dataset, coder)],
             augmentations(recipe),
             device,
             coupling,
+        )
+
+
+def latent(
+    dataset: Dataset, out: str | Path, asked: Recipe, said: Said | None, resume: bool, world: World
+) -> Latents | None:
+    """The data as latents, of the codec that is said or, of a run that is resumed, of its own.
+
+    Raises:
+        RunError: for a codec that does not fit the data, or another than a run was begun with.
+    """
+    if not resume:
+        if said is None:
+            return None
+        training, _ = split(dataset, asked.holdout, asked.options.seed)
+        codec, coded = world.from_main(lambda: opened(said, training))
+        refuse_coded(dataset.spec, asked, coded)
+        return Latents(dataset, codec, coded, world.device)
+    run = Run.open(out)
+    before = stored(run)[0]
+    own = coding.kept(run, before)
+    if said is not None and not _same(said, before.codec, dataset):
+        was = "no codec" if before.codec is None else f"--codec {before.codec.source}"
+        raise RunError(f"{out} was trained with {was}, which cannot become {said} on the way; start a new run.")
+    return None if own is None or before.codec is None else Latents(dataset, own, before.codec, world.device)
+
+
+def _same(said: Said, coded: Coded | None, dataset: Dataset) -> bool:
+    """Whether a codec is the one that a run was begun with; what was fitted to data is known by its name."""
+    if coded is None:
+        return False
+    return said == coded.source if said in coding.LINEAR else opened(said, dataset)[1].fingerprint == coded.fingerprint
+
+
+def refuse_coded(spec: Spec, recipe: Recipe, coded: Coded) -> None:
+    """Refuse what latents cannot have.
+
+    Raises:
+        RunError: saying what, and what to do.
+    """
+    if recipe.process.objective in (build.CLASSIFIER, "autoencoder"):
+        raise RunError(f"--objective {recipe.process.objective} reads the data themselves; leave out --codec.")
+    if augmentations(recipe):
+        raise RunError(
+            "Latents are encoded once, so nothing can be mirrored, turned or shifted any more; leave that out, or do "
+            "it to the files."
+        )
+    if spec.control is not None:
+        raise RunError(
+            f"A control image has the data's size {spec.shape[1:]}, and latents have {coded.shape[1:]}; leave out "
+            "--control, or train without --codec."
         )
 
 
@@ -138,6 +201,8 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
         raise ValueError("Mirrors, turns and shifts would not turn the control image with its picture; leave them out.")
     if recipe.turn and len(set(dataset.spec.shape[1:])) > 1:
         raise ValueError(f"Quarter turns need square pictures, not {dataset.spec.shape[1:]}; leave out --turn.")
+    if isinstance(dataset, Latents):
+        recipe = recipe.model_copy(update={"codec": dataset.coded})
     recipe = defaults.fill(recipe, dataset.spec)
     if recipe.process.sigma_data is None:
         process = recipe.process.model_copy(update={"sigma_data": deviation(dataset)})

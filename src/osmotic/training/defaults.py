@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from osmotic.data.spec import Spec
-from osmotic.training.recipe import Architecture, Recipe, explicit
+from osmotic.training.recipe import Architecture, Coded, Recipe, explicit
 
 FEW = 5000
 
@@ -36,7 +36,7 @@ def fill(recipe: Recipe, spec: Spec) -> Recipe:
 
     A field counts as given if it was set when the recipe was made, even to its default.
     """
-    architecture, options = _suggest(spec, recipe.architecture)
+    architecture, options = _suggest(spec, recipe.architecture, recipe.codec)
     widths = recipe.architecture.widths
     if widths is not None and "attention" in architecture:
         # Other widths, other levels: only the coarsest of three or more attends.
@@ -57,7 +57,7 @@ def _merge(model: Any, suggested: dict[str, Any]) -> Any:
     return type(model)(**{**suggested, **given})
 
 
-def _suggest(spec: Spec, wanted: Architecture) -> tuple[dict[str, Any], dict[str, Any]]:
+def _suggest(spec: Spec, wanted: Architecture, coded: Coded | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Architecture and options for data of this kind and size."""
     positions = spec.shape[1:]
     kind = wanted.network or ("unet" if spec.kind in ("images", "sequences") or len(positions) in (2, 3) else "mlp")
@@ -71,10 +71,21 @@ def _suggest(spec: Spec, wanted: Architecture) -> tuple[dict[str, Any], dict[str
         architecture: dict[str, Any] = {"network": kind, "widths": widths, "attention": attention}
         return architecture, {"steps": 10_000, "batch_size": 64, "learning_rate": 1e-3}
     size = next(size for size in _PICTURES if max(positions) <= size.side)
+    if coded is not None and len(coded.data) == len(spec.shape):
+        size = _coarse(max(coded.data[1:]), max(positions))
     architecture = {"network": kind, "widths": size.widths, "blocks": size.blocks, "attention": size.attention}
     # A few thousand pictures are learned by heart: on the digits the held-out loss turns upwards without dropout.
     architecture["dropout"] = 0.1 if spec.count < FEW else 0.0
     return architecture, {"steps": size.steps, "batch_size": size.batch, "learning_rate": size.rate}
+
+
+def _coarse(side: int, latent: int) -> _Size:
+    """What suits latents of pictures of a side: the coarse levels of what suits these, and at least two."""
+    size = next(size for size in _PICTURES if side <= size.side)
+    finer = max(0, min(round(math.log2(side / latent)), len(size.widths) - 2))
+    levels = len(size.widths) - finer
+    attention = tuple(sorted({max(0, level - finer) for level in size.attention})) or (levels - 1,)
+    return size._replace(widths=size.widths[finer:], attention=attention)
 
 
 def _flat(spec: Spec) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
+from osmotic.codecs import Codec, Decoded
 from osmotic.condition import Condition
-from osmotic.data.columns import Columns
 from osmotic.data.spec import Spec
 from osmotic.denoiser import Denoiser, Rescheduled
 from osmotic.guidance import ClassifierFree, Scaled
@@ -22,17 +20,16 @@ from osmotic.noise import generators
 from osmotic.samplers import Sampler, prior, trajectory
 from osmotic.schedules import Schedule
 from osmotic.times import Grid
-from osmotic.training import build, checkpoint
+from osmotic.training import build, coding
 from osmotic.training.chosen import Plan, choose, suggested_grid
-from osmotic.training.classify import NoisyClassifier
 from osmotic.training.conditions import class_number, refuse_unlearned, told
-from osmotic.training.denoise import PLAYER
 from osmotic.training.errors import RunError
+from osmotic.training.loading import filled, load_classifier, stored
 from osmotic.training.recipe import Recipe
 from osmotic.training.run import Run
 from osmotic.training.sampling import Tuning
 
-__all__ = ["Model", "Told", "class_number", "load", "stored", "suggested_grid"]
+__all__ = ["Model", "Told", "class_number", "load", "load_classifier", "stored", "suggested_grid"]
 
 Labels = int | str | Sequence[int | str] | Tensor | np.ndarray
 Told = Labels | Condition | Mapping[str, Any]
@@ -50,6 +47,8 @@ class Model:
         step: optimizer steps it was trained for.
         weights: the name of its weights.
         tuning: the solvers and grids that ``osmotic tune`` stored with its run; None for a model of no run.
+        codec: of the data, where the denoiser is one of latents; None where it is one of the data.
+        seen: the data's description as the denoiser knows them: of latents, where there is a codec.
     """
 
     def __init__(
@@ -60,9 +59,11 @@ class Model:
         step: int,
         weights: str = "model",
         tuning: Tuning | None = None,
+        codec: Codec | None = None,
     ) -> None:
         self.denoiser, self.spec, self.recipe, self.step = denoiser.eval(), spec, recipe, step
-        self.weights, self.tuning = weights, tuning
+        self.weights, self.tuning, self.codec = weights, tuning, codec
+        self.seen = spec if codec is None else coding.seen(spec, recipe.codec)
 
     @property
     def device(self) -> torch.device:
@@ -120,7 +121,7 @@ class Model:
         done = []
         for start in range(0, n, batch_size):
             count = min(batch_size, n - start)
-            *_, last = self.trajectory(
+            *_, last = self.points(
                 count,
                 self.condition(cond, n, start, count),
                 guidance,
@@ -133,7 +134,7 @@ class Model:
                 guide=guide,
                 first=first + start,
             )
-            done.append(last)
+            done.append(self.out(last))
             if progress is not None:
                 progress(count)
         return torch.cat(done) if done else torch.empty(0, *self.spec.shape)
@@ -154,7 +155,43 @@ class Model:
         guide: Guide | None = None,
         first: int = 0,
     ) -> Iterator[Tensor]:
-        """The ``steps + 1`` points from noise to samples, each ``(n, *S)``; arguments as in :meth:`sample`."""
+        """The ``steps + 1`` points from noise to samples, each ``(n, *S)``; arguments as in :meth:`sample`.
+
+        Latents are decoded at every point, which costs what it costs: ask for :meth:`points` where nobody looks.
+        """
+        for x in self.points(
+            n,
+            cond,
+            guidance,
+            sampler,
+            steps,
+            seed,
+            grid=grid,
+            nfe=nfe,
+            schedule=schedule,
+            negative=negative,
+            guide=guide,
+            first=first,
+        ):
+            yield self.out(x)
+
+    def points(
+        self,
+        n: int,
+        cond: Told | None = None,
+        guidance: float = 1.0,
+        sampler: str | Sampler | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        *,
+        grid: str | Grid | None = None,
+        nfe: int | None = None,
+        schedule: Schedule | None = None,
+        negative: Told | None = None,
+        guide: Guide | None = None,
+        first: int = 0,
+    ) -> Iterator[Tensor]:
+        """:meth:`trajectory` as the denoiser sees it: of a latent model ``(n, *Z)``."""
         shown = self.condition(cond, n, 0, n)
         denoiser = self.guided(shown, guidance, schedule, self.condition(negative, n, 0, n))
         denoiser = denoiser if guide is None else guide(denoiser)
@@ -162,7 +199,7 @@ class Model:
         times = plan.grid(denoiser.schedule, plan.steps, denoiser.start)
         keyed = generators(seed, range(first, first + n), self.device)
         with torch.no_grad():
-            x = prior(denoiser, (n, *self.spec.shape), keyed, self.device)
+            x = prior(denoiser, (n, *self.seen.shape), keyed, self.device)
             yield from trajectory(plan.sampler, denoiser, x, times, shown, keyed)
 
     def plan(
@@ -190,7 +227,7 @@ class Model:
         Raises:
             ValueError: for an unknown name, a budget that was not tuned for, or one named beside a solver.
         """
-        return choose(self.spec, self.recipe, self.tuning, sampler, steps, grid, nfe, schedule)
+        return choose(self.seen, self.recipe, self.tuning, sampler, steps, grid, nfe, schedule)
 
     def _warned(self, plan: Plan) -> Plan:
         """The plan, after a warning if it was tuned on other weights."""
@@ -226,6 +263,36 @@ class Model:
                 raise ValueError("This student learned to lead away from nothing alone; leave out the negative.")
             return Scaled(denoiser, guidance)
         return denoiser if guidance == 1 else ClassifierFree(denoiser, guidance, negative)
+
+    def out(self, z: Tensor) -> Tensor:
+        """What the denoiser draws ``(B, *Z)`` as samples ``(B, *S)`` in the network's scale: latents are decoded."""
+        if self.codec is None:
+            return z
+        with torch.no_grad():
+            return self.codec.decode(z)
+
+    def into(self, x: Tensor) -> Tensor:
+        """Samples ``(B, *S)`` in the network's scale as the denoiser sees them ``(B, *Z)``: the way back."""
+        if self.codec is None:
+            return x
+        with torch.no_grad():
+            return self.codec.encode(x.to(self.device))
+
+    def of_data(self) -> Model:
+        """The same model as one of the data, for what is known in their space: gaps, measurements, likelihoods.
+
+        Raises:
+            ValueError: where white noise in latents is none in the data, so that there is no such denoiser.
+        """
+        if self.codec is None:
+            return self
+        if not self.codec.orthonormal:
+            raise ValueError(
+                "This model draws latents of a codec that is no rotation, so it has no exact denoiser of the data, "
+                "which this needs; train one on the data themselves, or on --codec haar, dct or pca."
+            )
+        decoded = Decoded(self.denoiser, self.codec)
+        return Model(decoded, self.spec, self.recipe, self.step, self.weights)
 
     def decode(self, x: Tensor) -> np.ndarray[Any, Any]:
         """Samples ``(n, *S)`` in the user's format: pictures (n, H, W, C) uint8, arrays in their own units."""
@@ -272,56 +339,7 @@ def load(directory: str | Path, weights: str | None = None, device: torch.device
     recipe, spec = stored(run)
     if recipe.process.objective == build.CLASSIFIER:
         raise RunError(f"{directory} is a classifier, which draws nothing; pass it to `osmotic sample --classifier`.")
-    denoiser = build.denoiser(recipe, spec, place)
-    step, name = _fill(denoiser, run, recipe, weights)
-    return Model(denoiser, spec, recipe, step, name, Tuning(run))
-
-
-def load_classifier(
-    directory: str | Path, spec: Spec, device: torch.device | str | None = None
-) -> tuple[NoisyClassifier, Spec]:
-    """The classifier of a run of ``--objective classifier`` and its data, for guiding a model of data like ``spec``.
-
-    Raises:
-        RunError: if it is none, holds no whole checkpoint, or tells other classes apart than the model's data have.
-    """
-    run = Run.open(directory)
-    recipe, own = stored(run)
-    if recipe.process.objective != build.CLASSIFIER:
-        raise RunError(f"{directory} is no classifier; train one with `osmotic train DATA --objective classifier`.")
-    for name in ("shape", "encoding"):
-        if _bare(getattr(own, name)) != _bare(getattr(spec, name)):
-            raise RunError(f"{directory} reads other data than this model draws: their {name} differs.")
-    classifier = build.classifier(recipe, own, torch.device(device or "cpu"))
-    _fill(classifier, run, recipe, None)
-    return classifier.eval().requires_grad_(False), own
-
-
-def _bare(value: object) -> object:
-    """An encoding without the label, which is no part of a sample."""
-    return value.columns if isinstance(value, Columns) else value
-
-
-def _fill(module: nn.Module, run: Run, recipe: Recipe, weights: str | None) -> tuple[int, str]:
-    """Load the newest whole checkpoint into a module; its step and the name of the weights."""
-    found = checkpoint.newest(run, lambda text: print(text, file=sys.stderr))
-    if found is None:
-        raise RunError(f"{run.directory} has no checkpoint yet; train it further with --resume.")
-    folder, manifest = found
-    name = weights or (checkpoint.average_name(recipe.options.ema[0]) if recipe.options.ema else "model")
-    checkpoint.load_weights(folder, name, module, PLAYER)
-    return manifest.step, name
-
-
-def stored(run: Run) -> tuple[Recipe, Spec]:
-    """The recipe and the data's description that a run holds.
-
-    Raises:
-        RunError: naming the entry that this version does not understand.
-    """
-    try:
-        return Recipe.model_validate(run.recipe()), Spec.model_validate(run.data())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RunError(f"{run.directory} was not made by this version of osmotic: {where}: {first['msg']}.") from None
+    codec = coding.kept(run, recipe)
+    denoiser = build.denoiser(recipe, coding.seen(spec, recipe.codec), place)
+    step, name = filled(denoiser, run, recipe, weights)
+    return Model(denoiser, spec, recipe, step, name, Tuning(run), None if codec is None else codec.to(place))

@@ -245,12 +245,22 @@ class Adapted(Frozen):
     prior: int | None = Field(None, ge=0, description="samples of the base, half of what is trained on; 0 for none")
 
 
+class Coded(Frozen):
+    """The codec whose latents are diffused; it is kept in the run."""
+
+    source: str = Field(description="a linear codec by name, or the run of an autoencoder")
+    fingerprint: str
+    shape: tuple[Width, ...] = Field(description="of the latents of one sample")
+    data: tuple[Width, ...] = Field(description="of one sample")
+
+
 class Recipe(Frozen):
     """Everything that decides the outcome of a training run, but the data themselves."""
 
     options: Options = Options()
     architecture: Architecture = Architecture()
     process: Process = Process()
+    codec: Coded | None = None
     student: Student | None = None
     adapted: Adapted | None = None
     distillation: Distillation = Distillation()

@@ -1,0 +1,156 @@
+"""The codec of a run: what is diffused are its latents, and it is kept in the run, so that nothing else is needed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from osmotic import codecs
+from osmotic.codecs import DCT, PCA, Codec, Haar, Whitening
+from osmotic.data.dataset import Dataset
+from osmotic.data.encoding import Standard
+from osmotic.data.errors import closest
+from osmotic.data.spec import Spec
+from osmotic.training.errors import RunError
+from osmotic.training.recipe import Coded, Recipe
+from osmotic.training.run import HIDDEN, RECIPE, Run, sync_folder
+
+FOLDER, FILE = "codec", "codec.safetensors"
+FITTED = 10_000
+"""Samples that a linear codec is fitted to, at most."""
+
+FINEST = 8
+"""A wavelet halves sides down to about this: a network still has neighbours to look at."""
+
+Said = str | Path | Codec
+"""A codec, the run of an autoencoder, or the name of a linear one."""
+
+
+def _haar(dataset: Dataset) -> Codec:
+    sides, levels = dataset.spec.shape[1:], 1
+    while all(side % 2 ** (levels + 1) == 0 and side >> (levels + 1) >= FINEST for side in sides):
+        levels += 1
+    if len(sides) not in (1, 2, 3):
+        raise RunError(f"--codec haar is for data with positions, and these have the shape {dataset.spec.shape}.")
+    return Haar(len(sides), levels)
+
+
+def _dct(dataset: Dataset) -> Codec:
+    if len(dataset.spec.shape) < 2:
+        raise RunError(f"--codec dct is for data with positions, and these have the shape {dataset.spec.shape}.")
+    return DCT(tuple(range(1 - len(dataset.spec.shape), 0)))
+
+
+LINEAR: dict[str, Callable[[Dataset], Codec]] = {
+    "haar": _haar,
+    "dct": _dct,
+    "pca": lambda dataset: PCA.fit(_some(dataset)),
+    "whitening": lambda dataset: Whitening.fit(_some(dataset)),
+}
+"""Codecs that need no training, by name."""
+
+
+def opened(said: Said, training: Dataset) -> tuple[Codec, Coded]:
+    """A codec for data, and what a recipe says of it.
+
+    Args:
+        said: see :data:`Said`.
+        training: data of the kind and shape that are encoded, to which linear codecs are fitted.
+
+    Raises:
+        RunError: for a name or a run that is none, and a codec that does not fit the data.
+    """
+    if isinstance(said, Codec):
+        codec, name = said, type(said).__name__
+    elif str(said) in LINEAR:
+        codec, name = _fitted(str(said), training), str(said)
+    else:
+        codec, name = _trained(said, training.spec), str(Path(said).resolve())
+    shape = training.spec.shape
+    try:
+        latent = codec.latent(shape)
+    except ValueError as error:
+        raise RunError(f"The codec {said} does not fit {training.spec.source}: {error}") from None
+    return codec.eval(), Coded(source=name, fingerprint=codec.fingerprint(), shape=latent, data=shape)
+
+
+def seen(spec: Spec, coded: Coded | None) -> Spec:
+    """The data's description as the network knows them: of latents, where there is a codec."""
+    if coded is None:
+        return spec
+    flat = len(coded.shape) == 1
+    kind = "vectors" if flat else "sequences" if len(coded.shape) == 2 else "array"
+    plain = Standard(dtype="float32", mean=(0.0,) * coded.shape[0], std=(1.0,) * coded.shape[0])
+    return spec.model_copy(update={"kind": kind, "shape": coded.shape, "encoding": plain, "facts": ()})
+
+
+def keep(run: Run, codec: Codec, coded: Coded) -> None:
+    """Store a codec with a run; of a learned one also the recipe of its network.
+
+    Raises:
+        SaveFailed: if the disk is full.
+    """
+    folder = run.directory / FOLDER
+    if folder.exists():
+        return
+    part = run.directory / f"{HIDDEN}-{FOLDER}"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    codecs.save(part / FILE, codec)
+    if coded.source not in LINEAR and (Path(coded.source) / RECIPE).exists():
+        for name in (RECIPE, "data.json"):
+            shutil.copyfile(Path(coded.source) / name, part / name)
+    part.rename(folder)
+    sync_folder(run.directory)
+
+
+def kept(run: Run, recipe: Recipe) -> Codec | None:
+    """The codec of a run, or None where it diffuses the data themselves.
+
+    Raises:
+        RunError: if it is lost or another.
+    """
+    if recipe.codec is None:
+        return None
+    folder = run.directory / FOLDER
+    if not (folder / FILE).exists():
+        raise RunError(f"{run.directory} has lost its codec, {folder / FILE}; put it back, or train a new run.")
+    codec = _learned(folder) if (folder / RECIPE).exists() else codecs.load(folder / FILE)
+    if codec.fingerprint() != recipe.codec.fingerprint:
+        raise RunError(f"{folder / FILE} is not the codec that {run.directory} was trained with; put that one back.")
+    return codec.eval().requires_grad_(False)
+
+
+def _trained(said: str | Path, spec: Spec) -> Codec:
+    if not Path(said).exists():
+        hint = closest(str(said), list(LINEAR)) or "."
+        raise RunError(
+            f"There is no codec {str(said)!r}: give the run of an autoencoder (osmotic train DATA --objective "
+            f"autoencoder), or one of {', '.join(LINEAR)}{hint}"
+        )
+    return _learned(said)
+
+
+def _learned(folder: str | Path) -> Codec:
+    from osmotic.training.codec import load_codec
+
+    return load_codec(folder)
+
+
+def _fitted(name: str, training: Dataset) -> Codec:
+    try:
+        return LINEAR[name](training)
+    except RunError:
+        raise
+    except ValueError as error:
+        raise RunError(f"--codec {name} does not fit {training.spec.source}: {error}") from None
+
+
+def _some(dataset: Dataset) -> Tensor:
+    indices = np.unique(np.linspace(0, len(dataset) - 1, min(FITTED, len(dataset))).astype(np.int64))
+    return torch.as_tensor(dataset.batch(indices)[0])
