@@ -14,7 +14,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Layers of the design, lowest first; a room imports only from lower layers, and from itself.
 LAYERS = [
-    {"levels", "noise", "condition", "contents"},
+    {"levels", "noise", "condition", "contents", "disk"},
     {"brownian"},
     {"schedules"},
     {"estimate"},

@@ -16,6 +16,7 @@ _HOMES = {
     "NeuralDenoiser": "osmotic.denoiser",
     "Rescheduled": "osmotic.denoiser",
     "load": "osmotic.training.model",
+    "load_codec": "osmotic.training.codec",
     "prior": "osmotic.samplers",
     "sample": "osmotic.samplers",
     "train": "osmotic.recipes.train",

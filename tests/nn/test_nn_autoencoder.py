@@ -1,4 +1,4 @@
-"""Autoencoders of every kind, in every dimension: sizes restored, laws drawn as stated, latents standardised."""
+"""Autoencoders of every kind, in every dimension: sizes restored, laws drawn as stated."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from osmotic.nn import Autoencoder, Codebook, Decoder, Dense, Encoder, Gaussian, LatentStatistics, ResidualBlock
+from osmotic.nn import Autoencoder, Codebook, Decoder, Dense, Encoder, Gaussian, ResidualBlock
 from osmotic.nn.bottleneck import LOUD, Posterior
-from osmotic.nn.coder import halved
+from osmotic.nn.coder import fold, reduced, unfold
 from osmotic.nn.mlp import MLPBlock
 
 CHANNELS, LATENT, BATCH = 3, 4, 3
@@ -32,7 +32,7 @@ class Member:
 def book() -> Codebook:
     """A codebook that has begun."""
     codebook = Codebook(16, LATENT)
-    codebook.vectors.copy_(torch.randn(codebook.vectors.shape, generator=torch.Generator().manual_seed(9)))
+    codebook.vectors.data.copy_(torch.randn(codebook.vectors.shape, generator=torch.Generator().manual_seed(9)))
     return codebook
 
 
@@ -103,16 +103,17 @@ def test_a_sample_does_not_see_its_batch_and_every_entry_of_the_latent_acts(memb
     torch.testing.assert_close(net.decode(z)[1:2], net.decode(z[1:2]), rtol=1e-4, atol=1e-5)
     made, _ = net(x)
     made.square().sum().backward()
-    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in net.parameters())
+    trained = [p for p in net.parameters() if p.requires_grad]
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in trained)
     assert all(bool((p.grad != 0).any()) for name, p in net.named_parameters() if name.startswith("decoder.out"))
     assert bool((net.encoder.out.weight.grad[:LATENT] != 0).any())
 
 
 @pytest.mark.parametrize("size", range(1, 20))
 def test_every_size_comes_back(size: int) -> None:
-    """The decoder of four levels restores the odd sizes of every level, by the sizes it is told."""
+    """The decoder of four levels restores the odd sizes of every level and of patches, by the sizes it is told."""
     torch.manual_seed(0)
-    encoder, decoder = Encoder(1, (4, 4, 4, 4), 2, ndim=1), Decoder(1, (4, 4, 4, 4), 2, ndim=1)
+    encoder, decoder = Encoder(1, (4, 4, 4), 2, ndim=1, patch=2), Decoder(1, (4, 4, 4), 2, ndim=1, patch=2)
     z = encoder(torch.randn(2, 1, size))
     assert z.shape[2:] == encoder.positions((size,)) == (int(np.ceil(size / 8)),)
     assert decoder(z, (size,)).shape == (2, 1, size)
@@ -143,11 +144,35 @@ def test_an_odd_row_is_seen_and_made() -> None:
     assert (made[..., -1] - made[..., -2]).abs() > 1e-4
 
 
-def test_halving_is_that_of_a_convolution_at_stride_two() -> None:
-    assert halved((1, 2, 7, 8, 9), 0) == (1, 2, 7, 8, 9)
-    assert halved((1, 2, 7, 8, 9), 3) == (1, 1, 1, 1, 2)
+def test_sizes_of_levels_do_not_depend_on_the_way() -> None:
+    assert reduced((1, 2, 7, 8, 9), 1) == (1, 2, 7, 8, 9)
+    assert reduced((1, 2, 7, 8, 9), 8) == (1, 1, 1, 1, 2)
     for n in range(1, 40):
-        assert halved(halved((n,), 1), 2) == halved((n,), 3) == (int(np.ceil(n / 8)),)
+        assert reduced(reduced((n,), 2), 4) == reduced(reduced((n,), 4), 2) == reduced((n,), 8) == (-(-n // 8),)
+
+
+@pytest.mark.parametrize("size", [(7,), (6, 4), (5, 3), (3, 4, 5)])
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_folded_patches_are_the_slices_of_numpy(size: tuple[int, ...], factor: int) -> None:
+    x = torch.randn(2, 3, *size)
+    h = fold(x, factor)
+    assert torch.equal(unfold(h, factor, size), x)
+    padded = np.pad(x.numpy(), [(0, 0), (0, 0), *((0, -n % factor) for n in size)])
+    steps = (slice(None, None, factor),) * len(size)
+    np.testing.assert_array_equal(h[:, 0].numpy(), padded[:, 0][(slice(None), *steps)], "the patches' first corners")
+    assert h.shape[1] == 3 * factor ** len(size)
+    assert h.square().sum() == pytest.approx(float(x.square().sum()), rel=1e-5)
+
+
+@grids
+def test_training_begins_with_a_linear_map_of_patches(member: Member) -> None:
+    """What the blocks add is zero at first, so encoder and decoder are affine."""
+    net, x, y = member.build(), data(member), 2 * data(member)
+    zero = torch.zeros_like(x)
+    for f, a, b in ((net.encoder, x, y), (net.decoder, net.encoder(x)[:, :LATENT], net.encoder(y)[:, :LATENT])):
+        origin = f(torch.zeros_like(a))
+        torch.testing.assert_close(f(a + b) - origin, f(a) + f(b) - 2 * origin, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(net.encoder(x), net.encoder(zero))
 
 
 def test_blocks_that_are_told_nothing_have_no_weights_for_it() -> None:
@@ -215,67 +240,6 @@ def test_a_quantised_latent_is_diffused_as_it_was_encoded_and_snaps_when_decoded
     near = z + 1e-4 * torch.randn_like(z)
     assert torch.equal(net.bottleneck.indices(near), net.bottleneck.indices(z)), "no code changes by so little"
     assert torch.equal(net.decode(near), net.decode(z))
-
-
-# Statistics of latents.
-
-
-def test_statistics_are_numpys_whatever_the_batches() -> None:
-    rng = np.random.default_rng(0)
-    z = (rng.normal(size=(50, 3, 4, 5)) * np.array([1.0, 0.01, 7.0])[:, None, None] + 3).astype(np.float32)
-    wanted = z.astype(np.float64).mean((0, 2, 3)), z.astype(np.float64).std((0, 2, 3))
-    for sizes in ([50], [1] * 50, [7, 0, 13, 30]):
-        found = LatentStatistics(3)
-        found.measure(torch.from_numpy(z).split(sizes))
-        # The buffers are float32: half a unit in the last of 24 digits, and one for the conversion.
-        np.testing.assert_allclose(found.mean.numpy(), wanted[0], rtol=2**-23)
-        np.testing.assert_allclose(found.std.numpy(), wanted[1], rtol=2**-23)
-
-
-def test_statistics_keep_their_digits_where_the_mean_is_large() -> None:
-    """A sum of squares in float32 finds no deviation at all here; in float64 joined naively, four wrong digits."""
-    rng = np.random.default_rng(0)
-    z = 1e4 + rng.normal(size=(3000, 1)).astype(np.float32) * np.float32(0.1)
-    found = LatentStatistics(1)
-    found.measure(torch.from_numpy(z).split(100))
-    np.testing.assert_allclose(found.std.numpy(), z.astype(np.float64).std(0), rtol=2**-22)
-
-
-@pytest.mark.parametrize("member", [GRIDS[5], GRIDS[-3], TABLES[1], TABLES[-1]], ids=str)
-@pytest.mark.parametrize("seed", [None, 3])
-def test_measured_latents_have_zero_mean_and_unit_variance_and_decode_as_before(
-    member: Member, seed: int | None
-) -> None:
-    net, x = member.build(), data(member, 64)
-
-    def draws() -> torch.Generator | None:
-        return None if seed is None else torch.Generator().manual_seed(seed)
-
-    before = net.decode(net.encode(x, draws()))
-    net.measure([x], draws())
-    z = net.encode(x, draws()).detach().double().transpose(0, 1).flatten(1)
-    assert z.mean(1).abs().max() < 1e-5
-    assert (z.std(1, correction=0) - 1).abs().max() < 1e-5
-    torch.testing.assert_close(net.decode(net.encode(x, draws())), before, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(net(x)[0], net.decode(net.encode(x)), rtol=1e-4, atol=1e-4)
-    again = member.build()
-    again.load_state_dict(net.state_dict())
-    assert torch.equal(again.encode(x, draws()), net.encode(x, draws())), "statistics are stored with the weights"
-
-
-@pytest.mark.parametrize(
-    ("batches", "word"),
-    [
-        ([], "need latents"),
-        ([torch.zeros(0, 2)], "need latents"),
-        ([torch.tensor([[1.0, 2.0], [3.0, 2.0]])], r"channels \[1\] do not vary"),
-        ([torch.tensor([[1.0, torch.nan]])], "not finite"),
-        ([torch.ones(3, 3)], r"2 channels"),
-    ],
-)
-def test_latents_that_cannot_be_standardised_are_refused(batches: list[Tensor], word: str) -> None:
-    with pytest.raises(ValueError, match=word):
-        LatentStatistics(2).measure(batches)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """``osmotic train --codec``: latents on disk, samples decoded, and everything else of a run on a model of latents."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -205,3 +206,21 @@ def test_the_command_line_trains_says_and_draws(tmp_path, osmotic):
     assert "codec: haar, latents of 4 x 4 x 4 for data of 1 x 8 x 8" in osmotic("info", run)[1]
     assert osmotic("sample", run, "--count", 2, "--steps", 2)[0] == 0
     assert osmotic("evaluate", run, "--count", 256, "--steps", 1)[0] == 0
+
+
+def test_latents_of_an_autoencoder_are_diffused_and_its_run_is_not_needed_any_more(tmp_path, osmotic):
+    few = ["--steps", 2, "--batch-size", 8, "--widths", 8, "--blocks", 1]
+    code, _, err = osmotic("train", "digits", "--out", tmp_path / "ae", "--objective", "autoencoder", *few)
+    assert code == 0, err
+    code, _, err = osmotic("train", "digits", "--out", tmp_path / "run", "--codec", tmp_path / "ae", *few)
+    assert code == 0, err
+    student = distill(tmp_path / "run", tmp_path / "student", "consistency", options=Options(steps=2, batch_size=8))
+    shutil.rmtree(tmp_path / "ae")
+    for run in (tmp_path / "run", student.directory):
+        model = load(run)
+        assert model.sample(2, [1, 2], steps=1).shape == (2, 1, 8, 8)
+        z = model.into(torch.zeros(1, 1, 8, 8))
+        assert z.shape[1:] == model.recipe.codec.shape
+    code, _, err = osmotic("train", "digits", "--out", tmp_path / "run", "--codec", "haar", "--resume", "--steps", 3)
+    assert code == 2
+    assert "cannot become haar" in err

@@ -11,10 +11,13 @@ import tyro
 from osmotic.cli.flags import given, parse
 from osmotic.cli.reading import Reading
 from osmotic.data.errors import plural
+from osmotic.training.autoencoding import CODEC, OUTCOME, Outcome
 from osmotic.training.errors import RunError
 from osmotic.training.recipe import Distillation
 from osmotic.training.run import RECIPE, Run
 from osmotic.training.sampling import Tuned, Tuning
+
+PARTS = ("student", "architecture", "process", "options")
 
 
 @dataclass
@@ -66,8 +69,10 @@ def about_run(path: Path) -> list[str]:
     if recipe.get("codec"):
         latent, whole = (" x ".join(map(str, recipe["codec"][name])) for name in ("shape", "data"))
         lines.append(f"codec: {recipe['codec']['source']}, latents of {latent} for data of {whole}")
-    parts = {part: recipe.get(part) or {} for part in ("student", "architecture", "process", "options")}
-    if parts["student"]:
+    coded = recipe.get("autoencoder") is not None
+    shown_parts = ("autoencoder", "architecture", "options") if coded else PARTS
+    parts = {part: recipe.get(part) or {} for part in shown_parts}
+    if parts.get("student"):
         plain = Distillation().model_dump()
         parts["student"] |= {k: v for k, v in recipe.get("distillation", {}).items() if v != plain.get(k)}
     for part, values in parts.items():
@@ -81,7 +86,7 @@ def about_run(path: Path) -> list[str]:
         skipped = plural(record["skipped_in_all"], "step")
         losses = ", ".join(f"{k} {v:.4g}" for k, v in record.items() if k == "loss" or k.startswith("loss/"))
         lines.append(f"training {losses} at step {record['step']:,}, {skipped} skipped")
-    return lines + about_tuning(Tuning(run))
+    return lines + (about_codec(run) if coded else about_tuning(Tuning(run)))
 
 
 def known(data: dict[str, Any]) -> list[str]:
@@ -92,6 +97,17 @@ def known(data: dict[str, Any]) -> list[str]:
     if isinstance(control, dict):
         return [*lines, f"told: an image, {control['name']} of each picture in training (--control)"]
     return lines + ([f"told: {control} of a picture (--control)"] if control else [])
+
+
+def about_codec(run: Run) -> list[str]:
+    """What an autoencoder was measured to do, once it is trained."""
+    path = run.directory / OUTCOME
+    if not path.is_file():
+        return ["no codec yet: it is made when training is done"]
+    try:
+        return Outcome.model_validate_json(path.read_bytes()).lines()
+    except (OSError, ValueError):
+        return [f"{path} cannot be read; delete {path.name} and {CODEC} and train with --resume, which measures again"]
 
 
 def about_stages(run: Run) -> list[str]:

@@ -12,6 +12,7 @@ import tyro
 from osmotic.cli.flags import build, flags, given, parse
 from osmotic.cli.reading import Reading
 from osmotic.data.source import Options as DataOptions
+from osmotic.training.autoencoding import AUTOENCODER, Autoencoding
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Distillation, Process, Recipe
 from osmotic.training.run import Run
@@ -24,7 +25,8 @@ FewStep = flags(
     "few-step models",
     leave=frozenset({"guidance", "largest_guidance", "pairs", "jumps", "rounds", "adversarial"}),
 )
-Rest = flags(Recipe, "more", leave=frozenset({"reading", "codec", "student", "adapted"}))
+Codes = flags(Autoencoding, "autoencoder", found=frozenset({"latent_channels", "halvings"}))
+Rest = flags(Recipe, "more", leave=frozenset({"reading", "autoencoder", "codec", "student", "adapted"}))
 
 
 @dataclass
@@ -46,6 +48,8 @@ class Train:
     """the network"""
     process: Diffusion = field(default_factory=Diffusion)  # type: ignore[valid-type]
     """the diffusion process and what of it is learned"""
+    autoencoder: Codes = field(default_factory=Codes)  # type: ignore[valid-type]
+    """of --objective autoencoder, which makes the latents of `--codec`"""
     few_step: FewStep = field(default_factory=FewStep)  # type: ignore[valid-type]
     """what some of the few-step objectives can be told"""
     use: Rest = field(default_factory=Rest)  # type: ignore[valid-type]
@@ -60,6 +64,8 @@ def recipe(settings: Train) -> Recipe:
         "process": build(Process, given(settings.process)),
         "distillation": build(Distillation, given(settings.few_step)),
     }
+    if coded := given(settings.autoencoder):
+        values["autoencoder"] = build(Autoencoding, coded)
     return build(Recipe, {**values, **given(settings.use)})
 
 
@@ -86,8 +92,16 @@ def main(words: list[str]) -> int:
     for line in dataset.spec.describe():
         say(line)
     run = train(dataset, settings.out, asked, codec=settings.codec, resume=settings.resume, tell=say)
-    say(f"done: {run.directory}; draw from it with `{shlex.join(['osmotic', 'sample', str(run.directory)])}`")
+    say(f"done: {run.directory}; {following(run, settings.data)}")
     return 0
+
+
+def following(run: Run, data: str) -> str:
+    """What a run is for."""
+    if run.recipe()["process"]["objective"] == AUTOENCODER:
+        words = ["osmotic", "train", data, "--codec", str(run.directory), "--out"]
+        return f"train on its latents with `{shlex.join(words)} LATENT_RUN`"
+    return f"draw from it with `{shlex.join(['osmotic', 'sample', str(run.directory)])}`"
 
 
 def _silent(line: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,9 +23,11 @@ class Codec(nn.Module, ABC):
 
     Attributes:
         orthonormal: whether it is a rotation of the whole space, and a shift: white noise stays white both ways.
+        home: the folder that says how a learned one's network is made; None where its own file says it all.
     """
 
     orthonormal: bool = False
+    home: Path | None = None
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:

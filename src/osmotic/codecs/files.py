@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from osmotic.codecs.composed import Composed
 from osmotic.codecs.fixed import DCT, Haar, Identity
 from osmotic.codecs.neural import Neural
 from osmotic.codecs.principal import PCA, Whitening
+from osmotic.disk import replace
 
 KEY = "osmotic-codec"
 """Where the description stands in the file's metadata."""
@@ -25,16 +25,15 @@ Maker = Callable[[Description, Tensors, nn.Module | None], Codec]
 
 
 def save(path: str | Path, codec: Codec) -> None:
-    """Store a codec: its tensors, its description and its fingerprint; of a network the weights, not the code."""
+    """Store a codec: its tensors, its description and its fingerprint; of a network the weights, not the code.
+
+    Raises:
+        OSError: if the disk is full or not writable; what was there is intact.
+    """
     path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in codec.state_dict().items()}
     header = {"codec": codec.description(), "fingerprint": codec.fingerprint()}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(packed(tensors, {KEY: json.dumps(header)}))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    replace(path, packed(tensors, {KEY: json.dumps(header)}))
 
 
 def load(path: str | Path, network: nn.Module | None = None) -> Codec:

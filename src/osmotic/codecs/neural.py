@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from osmotic.codecs.base import Codec, Description, Shape, refuse_shape
+from osmotic.codecs.moments import moments
 
 
 class Autoencoder(Protocol):
@@ -50,19 +52,20 @@ class Neural(Codec):
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, network: nn.Module, x: Tensor) -> Neural:
-        """The codec whose latents of data ``(N, *S)`` have mean 0 and variance 1 in every channel.
+    def fit(cls, network: nn.Module, batches: Iterable[Tensor]) -> Neural:
+        """The codec whose latents of these data have mean 0 and variance 1 in every channel.
+
+        Args:
+            network: an :class:`Autoencoder`; it is put in evaluation mode, which is how it is used.
+            batches: data ``(B, *S)`` each, read once.
 
         Raises:
-            ValueError: where a channel does not vary.
+            ValueError: as :func:`~osmotic.codecs.moments.moments`.
         """
-        z = cast(Autoencoder, network).encode(x)
-        rows = z.transpose(0, 1).flatten(1).double()
-        shift, scale = rows.mean(1), rows.std(1, correction=0)
-        if not bool((scale > 0).all()):
-            still = (~(scale > 0)).nonzero()[:, 0].tolist()
-            raise ValueError(f"The latent channels {still} do not vary over these data; train the autoencoder on them.")
-        return cls(network, shift.to(z), scale.to(z))
+        network.eval()
+        shift, scale = moments(cast(Autoencoder, network).encode(x) for x in batches)
+        like = next(network.parameters())
+        return cls(network, shift.to(like), scale.to(like))
 
     def encode(self, x: Tensor) -> Tensor:
         z = cast(Autoencoder, self.network).encode(x)

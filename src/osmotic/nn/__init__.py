@@ -15,7 +15,6 @@ from osmotic.nn.dense import Dense
 from osmotic.nn.discriminator import Discriminator
 from osmotic.nn.dit import DiT, DiTBlock
 from osmotic.nn.embedding import Fourier, Sinusoidal
-from osmotic.nn.latents import LatentStatistics
 from osmotic.nn.mlp import MLP, MLPBlock
 from osmotic.nn.patch_discriminator import PatchDiscriminator
 from osmotic.nn.unet import UNet
@@ -40,7 +39,6 @@ __all__ = [
     "Fourier",
     "Gaussian",
     "Health",
-    "LatentStatistics",
     "MLPBlock",
     "PatchDiscriminator",
     "Posterior",

@@ -1,8 +1,8 @@
-"""Autoencoders: data to latents of unit variance, and back."""
+"""Autoencoders: data to latents, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from osmotic.nn.bottleneck import Bottleneck, Law
 from osmotic.nn.coder import Decoder, Encoder
 from osmotic.nn.dense import Dense
-from osmotic.nn.latents import LatentStatistics
 
 
 class Autoencoder(nn.Module):
-    """``z = unit(bottleneck(encoder(x)))`` and ``x = decoder(snap(back(z)))``, for ``(B, *shape)``.
+    """``z = bottleneck(encoder(x))`` and ``x = decoder(snap(z))``, for ``(B, *shape)``.
 
-    Whether it is a KL or a VQ autoencoder is the bottleneck's affair. Training calls the module, which knows nothing of
-    statistics; :meth:`measure` takes them once afterwards. First stage of Rombach et al. 2022 (arXiv 2112.10752).
+    Whether it is a KL or a VQ autoencoder is the bottleneck's affair. Latents have whatever scale training gave them;
+    :class:`osmotic.codecs.Neural` brings them to unit variance. First stage of Rombach et al. 2022 (arXiv 2112.10752).
 
     Args:
         shape: of one sample of the data it is made for, ``(channels, *S)`` or any of a dense one.
@@ -42,7 +41,6 @@ class Autoencoder(nn.Module):
                 f"The bottleneck gives {self.latent_shape[0]} latent channels and the decoder reads {read}; make them "
                 "equal."
             )
-        self.statistics = LatentStatistics(read)
 
     @classmethod
     def convolutional(
@@ -52,6 +50,7 @@ class Autoencoder(nn.Module):
         latent: int,
         bottleneck: Bottleneck,
         blocks: int = 1,
+        patch: int = 1,
     ) -> Autoencoder:
         """An autoencoder of lines, planes or volumes ``(channels, *S)``, each level but the first halving the sizes.
 
@@ -61,10 +60,11 @@ class Autoencoder(nn.Module):
             latent: channels of the latents.
             bottleneck: of so many channels.
             blocks: residual blocks of each level.
+            patch: side of the patches that the first level takes as one position.
         """
         channels, ndim = shape[0], len(shape) - 1
-        encoder = Encoder(channels, widths, bottleneck.outputs * latent, ndim, blocks)
-        return cls(shape, encoder, Decoder(channels, widths, latent, ndim, blocks), bottleneck)
+        encoder = Encoder(channels, widths, bottleneck.outputs * latent, ndim, blocks, patch)
+        return cls(shape, encoder, Decoder(channels, widths, latent, ndim, blocks, patch), bottleneck)
 
     @classmethod
     def dense(
@@ -92,13 +92,18 @@ class Autoencoder(nn.Module):
         return self._decoded(law.drawn(eps), x.shape[2:]), law
 
     def encode(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The latents ``(B, C, *P)`` of samples, of unit variance once that is measured.
+        """The latents ``(B, C, *P)`` of samples.
 
         Args:
             x: ``(B, *shape)``, or with other sizes where the encoder has positions.
             generator: of the draw, on any device; None takes the mean.
         """
-        return self.statistics.unit(self._latents(x, generator))
+        law: Law = self.bottleneck(self.encoder(x))
+        if generator is None:
+            return law.latent()
+        mean = law.latent()
+        eps = torch.randn(mean.shape, generator=generator, device=generator.device, dtype=mean.dtype)
+        return law.latent(eps.to(mean.device))
 
     def decode(self, z: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """The samples of latents.
@@ -108,33 +113,14 @@ class Autoencoder(nn.Module):
             size: S of the samples. None gives those of the data that it was made for where z has their P, and the
                 largest that fit elsewhere.
         """
-        z = self.statistics.back(z)
         if size is None and z.shape[1:] == self.latent_shape:
             size = self.shape[1:]
         return self._decoded(self.bottleneck.snap(z), size)
-
-    def measure(self, batches: Iterable[Tensor], generator: torch.Generator | None = None) -> None:
-        """Measure the latents of data once; from then on they have mean 0 and variance 1 in every channel.
-
-        Args:
-            batches: data ``(B, *shape)`` each.
-            generator: of latents that are drawn; None measures means.
-        """
-        with torch.no_grad():
-            self.statistics.measure(self._latents(x, generator) for x in batches)
 
     @property
     def last(self) -> Tensor:
         """The weight of the decoder's last layer, whose gradients balance an adversary."""
         return self.decoder.last
-
-    def _latents(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        law: Law = self.bottleneck(self.encoder(x))
-        if generator is None:
-            return law.latent()
-        mean = law.latent()
-        eps = torch.randn(mean.shape, generator=generator, device=generator.device, dtype=mean.dtype)
-        return law.latent(eps.to(mean.device))
 
     def _decoded(self, z: Tensor, size: Sequence[int] | None) -> Tensor:
         sized: Callable[..., Tensor] = self.decoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from osmotic.nn.bottleneck import Bottleneck
 
@@ -74,7 +74,6 @@ class Codebook(Bottleneck):
     """
 
     outputs = 1
-    vectors: Tensor
     counts: Tensor
 
     def __init__(self, size: int, channels: int, decay: float = 0.99) -> None:
@@ -84,7 +83,8 @@ class Codebook(Bottleneck):
                 f"A codebook needs entries, channels and a decay in [0, 1), found {size}, {channels} and {decay:g}."
             )
         self.decay = decay
-        self.register_buffer("vectors", torch.zeros(size, channels))
+        # A parameter without gradients: averages of weights take it in, for averaged encoders need averaged codes.
+        self.vectors = nn.Parameter(torch.zeros(size, channels), requires_grad=False)
         self.register_buffer("counts", torch.zeros(size))
 
     def forward(self, h: Tensor) -> Quantised:
@@ -135,15 +135,18 @@ class Codebook(Bottleneck):
             h: ``(B, C, *P)``.
             generator: of the choice, on the CPU.
         """
-        flat, size = rows(h.detach()), len(self.vectors)
-        if len(flat) >= size:
-            chosen = torch.randperm(len(flat), generator=generator)[:size]
-        else:
-            chosen = torch.randint(len(flat), (size,), generator=generator)
-        return flat[chosen.to(flat.device)].to(self.vectors.dtype)
+        flat = rows(h.detach())
+        return flat[self.chosen(len(flat), generator).to(flat.device)].to(self.vectors.dtype)
+
+    def chosen(self, count: int, generator: torch.Generator) -> Tensor:
+        """Which of so many vectors codes may begin at, ``(K,)`` int64, each once where there are enough."""
+        size = len(self.vectors)
+        if count >= size:
+            return torch.randperm(count, generator=generator)[:size]
+        return torch.randint(count, (size,), generator=generator)
 
     @torch.no_grad()
-    def learn(self, seen: Tensor, candidates: Tensor) -> None:
+    def learn(self, seen: Tensor, candidates: Tensor) -> Tensor:
         """Move the averages by what was seen, and begin dead codes again.
 
         A code is dead where its count is below ``DEAD`` times the average count of a batch. It gets that average, so
@@ -152,6 +155,9 @@ class Codebook(Bottleneck):
         Args:
             seen: ``(K, 1 + C)`` of the whole batch, from :meth:`seen`.
             candidates: ``(K, C)``, from :meth:`candidates`.
+
+        Returns:
+            How many codes had died, 0-dimensional int64.
         """
         number, sums = seen[:, 0], seen[:, 1:]
         total = self.vectors * self.counts[:, None]
@@ -159,9 +165,10 @@ class Codebook(Bottleneck):
         means = torch.lerp(sums, total, self.decay) / counts.clamp(min=torch.finfo(counts.dtype).tiny)[:, None]
         dead = counts < DEAD * number.mean()
         first = self.counts.sum() == 0
-        dead = dead | first
+        died, dead = (dead & ~first).sum(), dead | first
         self.vectors.copy_(torch.where(dead[:, None], candidates, means))
         self.counts.copy_(torch.where(dead, number.mean(), counts))
+        return died
 
 
 def health(counts: Tensor) -> Health:

@@ -8,16 +8,20 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from osmotic.nn.blocks import ResidualBlock, convolution, grow, shrink
+from osmotic.nn.blocks import ResidualBlock, convolution, zero
 from osmotic.nn.norm import GroupNorm
+from osmotic.nn.patches import grid, patchify, unpatchify
 
 
 class Encoder(nn.Module):
-    """Residual blocks on the way down: ``(B, channels, *S)`` to features ``(B, outputs, *P)`` of latent positions.
+    """``(B, channels, *S)`` to features ``(B, outputs, *P)``: a linear map of patches, and what blocks add to it.
 
-    Every level after the first halves the sizes, rounding up, so P is ``ceil(S / 2^(levels - 1))``. There is no
-    attention, so that larger pictures than those of training are encoded as well. The shape is that of the first stage
-    of Rombach et al. 2022 (arXiv 2112.10752).
+    Patches become channels before anything is convolved, so that the blocks are wide where positions are few: at full
+    resolution most of the time would go into the first few channels. Every level after the first halves the sizes,
+    rounding up, by taking neighbours as channels (Shi et al. 2016, arXiv 1609.05158); so P is ``ceil(S / factor)`` with
+    ``factor = patch 2^(levels - 1)``. What blocks give is zero at first: training begins with the principal components
+    of patches and never falls behind them (as the shortcuts of Chen et al. 2024, arXiv 2410.10733, who average in place
+    of the linear map). There is no attention, so that larger pictures than those of training are encoded as well.
 
     Args:
         channels: of x.
@@ -25,20 +29,25 @@ class Encoder(nn.Module):
         outputs: channels of the features.
         ndim: number of position axes, 1 to 3.
         blocks: residual blocks of each level.
+        patch: positions along each axis that the first level takes as one.
 
     Raises:
         ValueError: for arguments that do not fit each other, and for x of another shape.
     """
 
-    def __init__(self, channels: int, widths: Sequence[int], outputs: int, ndim: int = 2, blocks: int = 1) -> None:
+    def __init__(
+        self, channels: int, widths: Sequence[int], outputs: int, ndim: int = 2, blocks: int = 1, patch: int = 1
+    ) -> None:
         super().__init__()
-        _check("An encoder", widths, ndim, blocks, channels, outputs)
-        self.channels, self.outputs, self.ndim, self.levels = channels, outputs, ndim, len(widths)
-        self.stem = convolution(ndim, channels, widths[0], 3)
-        self.shrink = nn.ModuleList(convolution(ndim, a, b, 3, stride=2) for a, b in pairwise(widths))
+        _check("An encoder", widths, ndim, blocks, channels, outputs, patch)
+        self.channels, self.outputs, self.ndim, self.patch = channels, outputs, ndim, patch
+        self.factor = patch << (len(widths) - 1)
+        self.past = convolution(ndim, channels * self.factor**ndim, outputs, 1)
+        self.stem = convolution(ndim, channels * patch**ndim, widths[0], 3)
+        self.shrink = nn.ModuleList(convolution(ndim, a * 2**ndim, b, 1) for a, b in pairwise(widths))
         self.down = nn.ModuleList(_level(ndim, w, blocks) for w in widths)
         self.norm = GroupNorm(widths[-1])
-        self.out = convolution(ndim, widths[-1], outputs, 3)
+        self.out = zero(convolution(ndim, widths[-1], outputs, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != self.ndim + 2 or x.shape[1] != self.channels:
@@ -46,22 +55,22 @@ class Encoder(nn.Module):
                 f"This encoder takes (batch, {self.channels}, ...) with {self.ndim} position axes, "
                 f"found {tuple(x.shape)}."
             )
-        h = self.stem(x)
+        h = self.stem(fold(x, self.patch))
         for level, stage in enumerate(self.down):
-            h = stage(shrink(self.shrink[level - 1], h) if level else h)
-        y: Tensor = self.out(F.silu(self.norm(h)))
+            h = stage(self.shrink[level - 1](fold(h, 2)) if level else h)
+        y: Tensor = self.past(fold(x, self.factor)) + self.out(F.silu(self.norm(h)))
         return y
 
     def positions(self, size: Sequence[int]) -> tuple[int, ...]:
         """The sizes P of the latents of samples of sizes S."""
-        return halved(size, self.levels - 1)
+        return reduced(size, self.factor)
 
 
 class Decoder(nn.Module):
-    """The way back: latents ``(B, latent, *P)`` to samples ``(B, channels, *S)``, residual blocks on the way up.
+    """The way back: latents ``(B, latent, *P)`` to samples ``(B, channels, *S)``, a linear map and what blocks add.
 
     Sizes alone do not say what was halved: 7 comes from 13 and from 14. So the decoder is told S, restores the sizes of
-    every level, ``ceil(S / 2^level)``, the coarsest first, and cuts the last position where one is odd.
+    every level, the coarsest first, and cuts the last positions where a patch sticks out.
 
     Args:
         channels: of the samples.
@@ -69,21 +78,25 @@ class Decoder(nn.Module):
         latent: channels of the latents.
         ndim: number of position axes, 1 to 3.
         blocks: residual blocks of each level.
+        patch: positions along each axis that the first level makes of one.
 
     Raises:
         ValueError: for arguments that do not fit each other, and for latents of another shape.
     """
 
-    def __init__(self, channels: int, widths: Sequence[int], latent: int, ndim: int = 2, blocks: int = 1) -> None:
+    def __init__(
+        self, channels: int, widths: Sequence[int], latent: int, ndim: int = 2, blocks: int = 1, patch: int = 1
+    ) -> None:
         super().__init__()
-        _check("A decoder", widths, ndim, blocks, channels, latent)
-        self.latent, self.ndim, self.levels = latent, ndim, len(widths)
+        _check("A decoder", widths, ndim, blocks, channels, latent, patch)
+        self.latent, self.ndim, self.patch = latent, ndim, patch
+        self.factor = patch << (len(widths) - 1)
+        self.past = convolution(ndim, latent, channels * self.factor**ndim, 1)
         self.stem = convolution(ndim, latent, widths[-1], 3)
-        # After the nearest neighbours, which alone would leave their squares in the picture.
-        self.grow = nn.ModuleList(convolution(ndim, b, a, 3) for a, b in pairwise(widths))
+        self.grow = nn.ModuleList(convolution(ndim, b, a * 2**ndim, 1) for a, b in pairwise(widths))
         self.up = nn.ModuleList(_level(ndim, w, blocks) for w in widths)
         self.norm = GroupNorm(widths[0])
-        self.out = convolution(ndim, widths[0], channels, 3)
+        self.out = zero(convolution(ndim, widths[0], channels * patch**ndim, 3))
 
     @property
     def last(self) -> Tensor:
@@ -96,43 +109,55 @@ class Decoder(nn.Module):
 
         Args:
             z: ``(B, latent, *P)``.
-            size: S, with ``ceil(S / 2^(levels - 1)) = P``; None is the largest, ``P 2^(levels - 1)``.
+            size: S, with ``ceil(S / factor) = P``; None is the largest, ``P factor``.
         """
         if z.dim() != self.ndim + 2 or z.shape[1] != self.latent:
             raise ValueError(
                 f"This decoder takes (batch, {self.latent}, ...) with {self.ndim} position axes, "
                 f"found {tuple(z.shape)}."
             )
-        deepest = self.levels - 1
-        size = [n << deepest for n in z.shape[2:]] if size is None else size
-        if halved(size, deepest) != tuple(z.shape[2:]):
+        size = [n * self.factor for n in z.shape[2:]] if size is None else size
+        if reduced(size, self.factor) != tuple(z.shape[2:]):
             raise ValueError(
                 f"Latents of sizes {tuple(z.shape[2:])} do not come from samples of sizes {tuple(size)}, whose latents "
-                f"have {halved(size, deepest)}; give the sizes of what was encoded."
+                f"have {reduced(size, self.factor)}; give the sizes of what was encoded."
             )
         h = self.stem(z)
-        for level in reversed(range(self.levels)):
-            if level < deepest:
-                h = self.grow[level](grow(h, halved(size, level)))
+        for level in reversed(range(len(self.up))):
+            if level < len(self.up) - 1:
+                h = unfold(self.grow[level](h), 2, reduced(size, self.patch << level))
             h = self.up[level](h)
-        x: Tensor = self.out(F.silu(self.norm(h)))
+        x = unfold(self.past(z), self.factor, size) + unfold(self.out(F.silu(self.norm(h))), self.patch, size)
         return x
 
 
-def halved(size: Sequence[int], times: int) -> tuple[int, ...]:
-    """Sizes halved so many times, rounded up each time: ``ceil(S / 2^times)``."""
-    return tuple(-(-n // 2**times) for n in size)
+def reduced(size: Sequence[int], factor: int) -> tuple[int, ...]:
+    """How many patches of a side cover sizes: ``ceil(S / factor)``."""
+    return grid(size, (factor,) * len(size))
+
+
+def fold(x: Tensor, factor: int) -> Tensor:
+    """Patches as channels, ``(B, C, *S)`` to ``(B, C factor^n, *ceil(S / factor))``; what sticks out of S is zero."""
+    if factor == 1:
+        return x
+    patch = (factor,) * (x.dim() - 2)
+    return patchify(x, patch).mT.reshape(len(x), -1, *grid(x.shape[2:], patch))
+
+
+def unfold(h: Tensor, factor: int, size: Sequence[int]) -> Tensor:
+    """The inverse of :func:`fold`, cut to sizes S."""
+    return h if factor == 1 else unpatchify(h.flatten(2).mT, (factor,) * len(size), size)
 
 
 def _level(ndim: int, width: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(ndim, width, width, None, 0.0) for _ in range(blocks)))
 
 
-def _check(what: str, widths: Sequence[int], ndim: int, blocks: int, *channels: int) -> None:
+def _check(what: str, widths: Sequence[int], ndim: int, blocks: int, *positive: int) -> None:
     if ndim not in (1, 2, 3):
         raise ValueError(f"{what} has 1, 2 or 3 position axes, not {ndim}; vectors take nn.Dense.")
-    if not widths or min(*widths, blocks, *channels) < 1:
+    if not widths or min(*widths, blocks, *positive) < 1:
         raise ValueError(
-            f"{what} needs at least one level, block and channel, found widths {tuple(widths)}, {blocks} blocks and "
-            f"channels {channels}."
+            f"{what} needs at least one level, block, channel and position a patch, found widths {tuple(widths)}, "
+            f"{blocks} blocks, and {positive}."
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -32,9 +32,14 @@ def flops(network: nn.Module, shape: Sequence[int], cond: Condition | None = Non
     batch = 1 if cond is None else len(cond)
     x = torch.empty(batch, *shape, device="meta")
     time = torch.empty(batch, device="meta")
+    return called(network, x, time, None if cond is None else cond.to("meta"), *([time] if aims else []))
+
+
+def called(network: nn.Module, *inputs: Tensor | Condition | None) -> int:
+    """Floating-point operations of ``network(*inputs)``, tensors without content (on the device ``meta``)."""
     named = [*network.named_parameters(), *network.named_buffers()]
     state = {name: value.detach().to("meta") for name, value in named}
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        functional_call(network, state, (x, time, None if cond is None else cond.to("meta"), *([time] if aims else [])))
+        functional_call(network, state, inputs)
     return counter.get_total_flops()

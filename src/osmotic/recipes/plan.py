@@ -17,15 +17,18 @@ from osmotic.data.errors import plural
 from osmotic.data.spec import Spec
 from osmotic.flow_map import FlowMap
 from osmotic.nn import count
+from osmotic.training.autoencoding import AUTOENCODER, Autoencoding
 from osmotic.training.build import CLASSIFIER
 from osmotic.training.conditions import blank
-from osmotic.training.denoise import PLAYER
 from osmotic.training.feed import Samples, fetch
 from osmotic.training.recipe import Process, Recipe, Student
 from osmotic.training.task import Noise, Task
 
 PROBE = 32
 QUICK = 0.5
+
+NETWORKS = {CLASSIFIER: "convolutions and a mean", AUTOENCODER: "convolutions of patches"}
+"""Of objectives that choose no network."""
 
 WEIGHTED = ("denoising", "hybrid")
 """The objectives whose weight is chosen; the others have their own."""
@@ -53,17 +56,38 @@ class Plan:
         shape = f"widths {'-'.join(str(w) for w in architecture.widths)}" if architecture.widths else ""
         if architecture.network == "dit":
             shape = f"width {architecture.width}, depth {architecture.depth}"
-        network = "convolutions and a mean" if process.objective == CLASSIFIER else architecture.network
+        network = NETWORKS.get(process.objective) if architecture.network != "mlp" else "mlp"
+        network = network or architecture.network
         total = duration(self.seconds * options.steps)
         return [
             f"network: {network}, {shape}, {self.parameters:,} parameters, {self.flops / 1e6:,.1f} MFLOP a sample",
-            f"process: {process.schedule} path, {process.target} target, sigma_data {process.sigma_data}",
-            f"objective: {objective(process) if recipe.student is None else student(recipe.student)}",
+            *aim(recipe),
             f"training: {plural(options.steps, 'step')} of {options.batch_size}, "
             f"learning rate {options.learning_rate:g}",
             f"memory: about {self.memory / 2**20:,.0f} MiB beside the data and the library",
             f"time: about {total} ({self.seconds * 1e3:.0f} ms a step) on this machine",
         ]
+
+
+def aim(recipe: Recipe) -> list[str]:
+    """The lines of what is learned."""
+    process, how = recipe.process, recipe.autoencoder
+    if how is not None:
+        return [f"objective: {autoencoding(how)}"]
+    return [
+        f"process: {process.schedule} path, {process.target} target, sigma_data {process.sigma_data}",
+        f"objective: {objective(process) if recipe.student is None else student(recipe.student)}",
+    ]
+
+
+def autoencoding(how: Autoencoding) -> str:
+    """The latents of an autoencoder, and what its reconstructions are judged by."""
+    channels = plural(how.latent_channels or 0, "latent channel")
+    held = f"KL weight {how.kl_weight:g}" if how.bottleneck == "kl" else plural(how.codes, "code")
+    sides = "" if how.halvings is None else f", sides halved {plural(how.halvings, 'time')}"
+    weights = {"perceptual": how.perceptual, "adversarial": how.adversarial}
+    more = "".join(f", {name} weight {weight:g}" for name, weight in weights.items() if weight)
+    return f"{channels}{sides}, {held}, {how.reconstruction} error{more}"
 
 
 def objective(process: Process) -> str:
@@ -91,7 +115,8 @@ def duration(seconds: float) -> str:
 def measure(task: Task, dataset: Samples, recipe: Recipe, spec: Spec, device: torch.device) -> Plan:
     """Run a few passes on copies and scale them up; nothing of the task changes."""
     task = copy.deepcopy(task)
-    player, network = task.players[PLAYER].to(device), task.core(PLAYER)
+    name = next(iter(task.players))
+    player, network = task.players[name].to(device), task.core(name)
     options = recipe.options
     whole = min(-(-options.batch_size // options.accumulate), len(dataset))
     probe = min(PROBE, whole)
@@ -106,9 +131,15 @@ def measure(task: Task, dataset: Samples, recipe: Recipe, spec: Spec, device: to
     kept = sum(saved.values()) * whole / min(PROBE, whole)
     # Weights, gradients and AdamW's two moments, and one copy per average, four bytes each.
     memory = 4 * parameters * (4 + len(options.ema)) + round(kept)
+    return Plan(parameters, _flops(network, player, recipe, spec), seconds * options.batch_size / probe, memory)
+
+
+def _flops(network: nn.Module, player: nn.Module, recipe: Recipe, spec: Spec) -> int:
+    """Of one evaluation of one sample."""
+    if recipe.process.objective == AUTOENCODER:
+        return count.called(network, torch.empty(1, *spec.shape, device="meta"))
     known = None if recipe.process.objective == CLASSIFIER else _told(spec, recipe)
-    flops = count.flops(network, spec.shape, known, aims=isinstance(player, FlowMap))
-    return Plan(parameters, flops, seconds * options.batch_size / probe, memory)
+    return count.flops(network, spec.shape, known, aims=isinstance(player, FlowMap))
 
 
 def _told(spec: Spec, recipe: Recipe) -> Condition | None:

@@ -24,8 +24,8 @@ def begun(out: str | Path, recipe: Recipe, spec: Spec, resume: bool, codec: Code
     """
     contents = recipe.model_dump(mode="json")
     run = Run.open(out) if resume else Run.create(out, contents, spec.model_dump(mode="json"))
-    if codec is not None and recipe.codec is not None:
-        coding.keep(run, codec, recipe.codec)
+    if codec is not None:
+        coding.keep(run, codec)
     if run.recipe() != contents:
         with run.locked():
             write_json(run.recipe_path, contents)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel
 
+from osmotic.codecs import Codec
 from osmotic.data.augment import Augmentation, HorizontalFlip, Shift, Turn, VerticalFlip
 from osmotic.data.controls import MADE
 from osmotic.data.dataset import Dataset, open_data, split
@@ -19,11 +20,16 @@ from osmotic.data.spec import Spec
 from osmotic.distill import METHODS, making
 from osmotic.recipes import plan
 from osmotic.recipes.preview import preview
+from osmotic.recipes.reconstruct import finish, reconstructions
 from osmotic.recipes.resuming import begun, refuse_change, refuse_options, refuse_other_data
-from osmotic.training import build, coding, defaults
+from osmotic.training import autoencoder_defaults, build, coding, defaults
+from osmotic.training.autoencoders import reconstruction, refuse_autoencoding
+from osmotic.training.autoencoding import AUTOENCODER, Autoencoding
+from osmotic.training.codec import finished, forget
 from osmotic.training.coding import Said, opened
 from osmotic.training.distributed import World, joined
 from osmotic.training.errors import RunError
+from osmotic.training.hooks import Hook
 from osmotic.training.latents import FOLDER as LATENTS
 from osmotic.training.latents import Latents, cached
 from osmotic.training.loop import fit
@@ -49,6 +55,8 @@ def train(
     device: torch.device | str | None = None,
 ) -> Run:
     """Train a denoiser on data and return its run; ``osmotic.load(out)`` gives the model.
+
+    With the objective ``autoencoder``, ``osmotic.load_codec(out)`` gives the codec that it is for.
 
     Args:
         data: a path, the name of an embedded set, an array or tensor, an (array, labels) pair, or an opened data set.
@@ -87,17 +95,39 @@ def train(
         if latents is not None:
             kept = cached(latents, run.directory / LATENTS, world, tell or (lambda line: None))
             training, held_out = split(kept, recipe.holdout, recipe.options.seed)
-        return fit(
+        if recipe.process.objective == AUTOENCODER:
+            world.from_main(lambda: forget(run) if further(run, recipe.options) else None)
+        fit(
             task,
             training,
             run,
             recipe.options,
             held_out if len(held_out) else None,
-            [] if recipe.process.objective == build.CLASSIFIER else [preview(recipe, dataset, coder)],
+            hooks(recipe, dataset, held_out if len(held_out) else training, coder),
             augmentations(recipe),
             device,
             coupling,
         )
+        if recipe.process.objective == AUTOENCODER:
+            found = world.from_main(lambda: None if finished(run) else finish(run, training, held_out, world.device))
+            if found is not None and tell is not None and world.main:
+                for line in found.lines():
+                    tell(line)
+        return run
+
+
+def hooks(recipe: Recipe, dataset: Dataset, judged: Dataset, codec: Codec | None) -> list[Hook]:
+    """The pictures that are drawn while training: samples of all data, or what is made of those that are judged."""
+    objective = recipe.process.objective
+    if objective == build.CLASSIFIER:
+        return []
+    return [reconstructions(recipe, judged) if objective == AUTOENCODER else preview(recipe, dataset, codec)]
+
+
+def further(run: Run, options: Options) -> bool:
+    """Whether there are steps left that a run has no whole checkpoint of."""
+    complete = run.complete()
+    return not complete or complete[0][1].step < options.steps
 
 
 def latent(
@@ -178,6 +208,8 @@ def _refuse_changes(out: str | Path, before: Recipe, asked: Recipe) -> None:
         (before.process, asked.process),
         (before.distillation, asked.distillation),
     ]
+    if asked.autoencoder is not None:
+        pairs.append((before.autoencoder or Autoencoding(), asked.autoencoder))
     fixed: list[tuple[BaseModel, BaseModel, str]] = [
         (old, new, name) for old, new in pairs for name in new.model_fields_set
     ]
@@ -203,6 +235,9 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
         raise ValueError(f"Quarter turns need square pictures, not {dataset.spec.shape[1:]}; leave out --turn.")
     if isinstance(dataset, Latents):
         recipe = recipe.model_copy(update={"codec": dataset.coded})
+    if recipe.process.objective == AUTOENCODER:
+        return autoencoder_defaults.fill(recipe, dataset.spec)
+    refuse_autoencoding(recipe)
     recipe = defaults.fill(recipe, dataset.spec)
     if recipe.process.sigma_data is None:
         process = recipe.process.model_copy(update={"sigma_data": deviation(dataset)})
@@ -223,6 +258,9 @@ def tasked(recipe: Recipe, spec: Spec, device: torch.device) -> Task:
     if objective == build.CLASSIFIER:
         making.refuse_numbers(recipe.distillation)
         return build.classification(recipe, spec, device)
+    if objective == AUTOENCODER:
+        making.refuse_numbers(recipe.distillation)
+        return reconstruction(recipe, spec, device)
     if not making.scratch(objective):
         making.refuse_numbers(recipe.distillation)
         return build.task(recipe, spec, device)

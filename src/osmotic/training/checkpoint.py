@@ -13,11 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from osmotic.disk import HIDDEN, sync_folder
 from osmotic.training import manifest
 from osmotic.training.errors import Diverged, RunError, SaveFailed
 from osmotic.training.manifest import Manifest
 from osmotic.training.player import fill
-from osmotic.training.run import HIDDEN, Run, sync_folder
+from osmotic.training.run import Run
 
 Files = Mapping[str, Mapping[str, Tensor]]  # name of a file without its ending -> named tensors
 

@@ -16,11 +16,14 @@ from osmotic.data.dataset import Dataset
 from osmotic.data.encoding import Standard
 from osmotic.data.errors import closest
 from osmotic.data.spec import Spec
+from osmotic.disk import HIDDEN, sync_folder
+from osmotic.training.autoencoding import CODEC
+from osmotic.training.codec import load_codec
 from osmotic.training.errors import RunError
 from osmotic.training.recipe import Coded, Recipe
-from osmotic.training.run import HIDDEN, RECIPE, Run, sync_folder
+from osmotic.training.run import RECIPE, Run
 
-FOLDER, FILE = "codec", "codec.safetensors"
+FOLDER = "codec"
 FITTED = 10_000
 """Samples that a linear codec is fitted to, at most."""
 
@@ -89,7 +92,7 @@ def seen(spec: Spec, coded: Coded | None) -> Spec:
     return spec.model_copy(update={"kind": kind, "shape": coded.shape, "encoding": plain, "facts": ()})
 
 
-def keep(run: Run, codec: Codec, coded: Coded) -> None:
+def keep(run: Run, codec: Codec) -> None:
     """Store a codec with a run; of a learned one also the recipe of its network.
 
     Raises:
@@ -101,10 +104,10 @@ def keep(run: Run, codec: Codec, coded: Coded) -> None:
     part = run.directory / f"{HIDDEN}-{FOLDER}"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
-    codecs.save(part / FILE, codec)
-    if coded.source not in LINEAR and (Path(coded.source) / RECIPE).exists():
+    codecs.save(part / CODEC, codec)
+    if codec.home is not None:
         for name in (RECIPE, "data.json"):
-            shutil.copyfile(Path(coded.source) / name, part / name)
+            shutil.copyfile(codec.home / name, part / name)
     part.rename(folder)
     sync_folder(run.directory)
 
@@ -118,11 +121,11 @@ def kept(run: Run, recipe: Recipe) -> Codec | None:
     if recipe.codec is None:
         return None
     folder = run.directory / FOLDER
-    if not (folder / FILE).exists():
-        raise RunError(f"{run.directory} has lost its codec, {folder / FILE}; put it back, or train a new run.")
-    codec = _learned(folder) if (folder / RECIPE).exists() else codecs.load(folder / FILE)
+    if not (folder / CODEC).exists():
+        raise RunError(f"{run.directory} has lost its codec, {folder / CODEC}; put it back, or train a new run.")
+    codec = _learned(folder) if (folder / RECIPE).exists() else codecs.load(folder / CODEC)
     if codec.fingerprint() != recipe.codec.fingerprint:
-        raise RunError(f"{folder / FILE} is not the codec that {run.directory} was trained with; put that one back.")
+        raise RunError(f"{folder / CODEC} is not the codec that {run.directory} was trained with; put that one back.")
     return codec.eval().requires_grad_(False)
 
 
@@ -133,13 +136,13 @@ def _trained(said: str | Path, spec: Spec) -> Codec:
             f"There is no codec {str(said)!r}: give the run of an autoencoder (osmotic train DATA --objective "
             f"autoencoder), or one of {', '.join(LINEAR)}{hint}"
         )
-    return _learned(said)
+    return _learned(Path(said))
 
 
-def _learned(folder: str | Path) -> Codec:
-    from osmotic.training.codec import load_codec
-
-    return load_codec(folder)
+def _learned(folder: Path) -> Codec:
+    codec = load_codec(folder, "cpu")
+    codec.home = folder
+    return codec
 
 
 def _fitted(name: str, training: Dataset) -> Codec:

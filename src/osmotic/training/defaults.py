@@ -45,14 +45,14 @@ def fill(recipe: Recipe, spec: Spec) -> Recipe:
         architecture["attention"] = (len(widths or architecture["widths"]) - 1,)  # by which a U-Net reads texts
     return recipe.model_copy(
         update={
-            "architecture": _merge(recipe.architecture, architecture),
-            "options": _merge(recipe.options, options),
+            "architecture": merged(recipe.architecture, architecture),
+            "options": merged(recipe.options, options),
         }
     )
 
 
-def _merge(model: Any, suggested: dict[str, Any]) -> Any:
-    """The model with suggestions for the fields that nobody set."""
+def merged(model: Any, suggested: dict[str, Any]) -> Any:
+    """A model of settings with suggestions for the fields that nobody set."""
     given = {name: value for name, value in explicit(model).items() if value is not None or name not in suggested}
     return type(model)(**{**suggested, **given})
 

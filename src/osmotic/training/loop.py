@@ -161,36 +161,46 @@ class Loop:
         for player in self.players:
             if not self.task.active(player.name, self.step):
                 continue
-            loss, norm = self._gradient(player, batches)
+            loss, norm, told = self._gradient(player, batches)
             if not np.isfinite(norm) or not bool(torch.isfinite(loss).all()):
                 player.clear()
                 self._skip(player, loss)
                 return
+            if told is not None:
+                self.task.learn(player.name, self.feed.noise(self.step), told)
             player.step(self.step, norm)
             player.clear()
             self.task.update(player.name, self.feed.noise(self.step), loss)
             losses[player.name], norms[player.name] = float(loss.mean()), norm
         self.counters.add(losses, norms)
 
-    def _gradient(self, player: Player, batches: list[Batch]) -> tuple[Tensor, float]:
-        """Leave a player's gradient in its weights: (the losses of all slots (total,), the gradient's norm)."""
+    def _gradient(self, player: Player, batches: list[Batch]) -> tuple[Tensor, float, Tensor | None]:
+        """Leave a player's gradient in its weights: (losses of all slots (total,), the gradient's norm, what else the
+        task is told of the step).
+        """
         total = self.options.batch_size
         # One vector carries everything the processes must agree on, so a step has one exchange and one host read.
         told = torch.zeros(total + len(SIGNALS), dtype=torch.float64, device=self.world.device)
+        more: Tensor | None = None
         with turn(player, self.players) as modules:
             for batch in batches:
                 start, count = batch.noise.start, batch.noise.count
                 player.synchronise(last=batch is batches[-1])
                 with self._dropout(start):
-                    loss = self.task.loss(player.name, batch, modules)
+                    loss, seen = self.task.passed(player.name, batch, modules)
                     # Wrappers average over processes; the loss is the mean over all slots, wherever they are.
                     torch.autograd.backward(loss.sum() * (self.world.size / total))
                 told[start : start + count] = loss.detach()
+                if seen is not None:
+                    more = seen.double() if more is None else more + seen.double()
         told[total:] = torch.tensor([float(self.signals.caught == number) for number in SIGNALS])
-        told = torch.cat([self.world.sum(told), player.norm().detach().double().reshape(1)]).cpu()
-        for number, processes in zip(SIGNALS, told[total:-1].tolist(), strict=True):
+        ends = [total, len(SIGNALS), 0 if more is None else more.numel(), 1]
+        summed = self.world.sum(told if more is None else torch.cat([told, more.flatten()]))
+        whole = torch.cat([summed, player.norm().detach().double().reshape(1)]).cpu()
+        losses, signals, rest, norm = torch.split(whole, ends)
+        for number, processes in zip(SIGNALS, signals.tolist(), strict=True):
             self.stop_asked = number if processes else self.stop_asked
-        return told[:total], float(told[-1])
+        return losses, float(norm), None if more is None else rest.view(more.shape)
 
     @contextmanager
     def _dropout(self, start: int) -> Iterator[None]:
@@ -249,6 +259,7 @@ class Loop:
         losses, norms = self.counters.means()
         rate = learning_rate(self.options, self.step - 1)
         values = {**keyed("loss", losses), **keyed("gradient_norm", norms), "learning_rate": rate}
+        values |= self.task.numbers()
         self.log.record(self.step, {**values, "skipped_in_all": self.counters.skipped})
         self.log.timing(self.step)
         self.log.text = ", ".join(f"{name} {value:.4g}" for name, value in keyed("loss", losses).items())

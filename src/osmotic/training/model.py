@@ -21,6 +21,7 @@ from osmotic.samplers import Sampler, prior, trajectory
 from osmotic.schedules import Schedule
 from osmotic.times import Grid
 from osmotic.training import build, coding
+from osmotic.training.autoencoding import AUTOENCODER
 from osmotic.training.chosen import Plan, choose, suggested_grid
 from osmotic.training.conditions import class_number, refuse_unlearned, told
 from osmotic.training.errors import RunError
@@ -272,7 +273,7 @@ class Model:
             return self.codec.decode(z)
 
     def into(self, x: Tensor) -> Tensor:
-        """Samples ``(B, *S)`` in the network's scale as the denoiser sees them ``(B, *Z)``: the way back."""
+        """The way back of :meth:`out`: samples ``(B, *S)`` as the denoiser sees them, ``(B, *Z)``."""
         if self.codec is None:
             return x
         with torch.no_grad():
@@ -339,6 +340,10 @@ def load(directory: str | Path, weights: str | None = None, device: torch.device
     recipe, spec = stored(run)
     if recipe.process.objective == build.CLASSIFIER:
         raise RunError(f"{directory} is a classifier, which draws nothing; pass it to `osmotic sample --classifier`.")
+    if recipe.process.objective == AUTOENCODER:
+        raise RunError(
+            f"{directory} is an autoencoder, which draws nothing; train on latents: `osmotic train DATA --codec RUN`."
+        )
     codec = coding.kept(run, recipe)
     denoiser = build.denoiser(recipe, coding.seen(spec, recipe.codec), place)
     step, name = filled(denoiser, run, recipe, weights)

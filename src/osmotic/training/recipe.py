@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from osmotic.training.autoencoding import Autoencoding
 from osmotic.training.options import Options
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -36,6 +37,7 @@ Objective = Literal[
     "ncsn",
     "sliced-score",
     "classifier",
+    "autoencoder",
     # few-step models from scratch: osmotic.distill
     "scm",
     "ct",
@@ -180,7 +182,8 @@ class Process(Frozen):
     objective: Objective = Field(
         "denoising",
         description="the loss; hybrid and bound also learn the variance of ancestral steps, ncsn and sliced-score are "
-        "score matching, classifier is for `osmotic sample --classifier`, the others make few-step models",
+        "score matching, classifier is for `osmotic sample --classifier`, autoencoder for `--codec`, the others make "
+        "few-step models",
     )
 
     schedule: Schedule = Field("ve", description="the path from data to noise")
@@ -261,6 +264,7 @@ class Recipe(Frozen):
     architecture: Architecture = Architecture()
     process: Process = Process()
     codec: Coded | None = None
+    autoencoder: Autoencoding | None = None
     student: Student | None = None
     adapted: Adapted | None = None
     distillation: Distillation = Distillation()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from osmotic.disk import HIDDEN, replace
 from osmotic.training import manifest
 from osmotic.training.errors import RunError, SaveFailed
 from osmotic.training.manifest import Manifest
@@ -18,16 +18,6 @@ from osmotic.training.manifest import Manifest
 RECIPE = "recipe.json"
 STAGES = "stages"
 """In a student's run: the runs of its earlier rounds."""
-HIDDEN = ".tmp"  # unfinished things begin so, and are swept up
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -36,16 +26,9 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         SaveFailed: if the disk is full or not writable; the old file is intact.
     """
-    temporary = path.with_name(f"{HIDDEN}-{path.name}")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        replace(path, data)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise SaveFailed(f"{path} cannot be written: {error.strerror}; the old content is intact.") from error
 
 

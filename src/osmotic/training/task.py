@@ -129,6 +129,18 @@ class Task(ABC):
             modules: the players as they must be called (perhaps wrapped for several processes).
         """
 
+    def passed(self, player: str, batch: Batch, modules: Mapping[str, nn.Module]) -> tuple[Tensor, Tensor | None]:
+        """The losses of a training pass, and what else :meth:`learn` is told of it; None for nothing.
+
+        Args:
+            player, batch, modules: as of :meth:`loss`.
+
+        Returns:
+            ``(B,)``, and a tensor of the same shape in every pass, which is summed over the passes and processes of a
+            step.
+        """
+        return self.loss(player, batch, modules), None
+
     def levels(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
         """(log-SNR, importance) ``(B,)`` of what :meth:`loss` measures in this batch, None where that means nothing."""
         return None
@@ -139,6 +151,19 @@ class Task(ABC):
         The same on every process, so nothing needs to be sent.
         """
 
+    def learn(self, player: str, noise: Noise, told: Tensor) -> None:  # noqa: B027
+        """Learn outside the gradient, in a good step, before its weights move, so that their averages take it in.
+
+        Args:
+            player: whose turn it is.
+            noise: the draws of the whole step.
+            told: the sum of what :meth:`passed` gave, float64 on the CPU; the same on every process.
+        """
+
+    def numbers(self) -> dict[str, float]:
+        """What the log tells besides losses, by name; from what is stored, so that a resumed run writes the same."""
+        return {}
+
     def active(self, player: str, step: int) -> bool:
         """Whether it is a player's turn in this step (from 0): adversaries may step more often than what they judge."""
         return True
@@ -148,7 +173,7 @@ class Task(ABC):
         return Tuning()
 
     def state(self) -> dict[str, Tensor]:
-        """Small tensors that :meth:`update` changes, stored with every checkpoint."""
+        """Small tensors that :meth:`update` and :meth:`learn` change, stored with every checkpoint."""
         return {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027
