@@ -188,11 +188,16 @@ def test_names_of_the_recipe_are_those_of_the_catalogues():
     from osmotic.schedules import CATALOG as SCHEDULES
     from osmotic.times import GRIDS
     from osmotic.training import recipe
+    from osmotic.training.autoencoding import AUTOENCODER
     from osmotic.training.build import CLASSIFIER, OBJECTIVES
+    from osmotic.training.lsgm import LSGM
 
     for names, catalogue in [
         (recipe.Schedule, SCHEDULES),
-        (recipe.Objective, {**OBJECTIVES, CLASSIFIER: None, **{n: m for n, m in METHODS.items() if not m.teacher}}),
+        (
+            recipe.Objective,
+            [*OBJECTIVES, CLASSIFIER, AUTOENCODER, LSGM, *(n for n, m in METHODS.items() if not m.teacher)],
+        ),
         (recipe.Method, METHODS),
         (recipe.Target, TARGETS),
         (recipe.Law, LAWS),

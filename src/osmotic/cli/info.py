@@ -11,7 +11,7 @@ import tyro
 from osmotic.cli.flags import given, parse
 from osmotic.cli.reading import Reading
 from osmotic.data.errors import plural
-from osmotic.training.autoencoding import CODEC, OUTCOME, Outcome
+from osmotic.training.autoencoding import AUTOENCODER, CODEC, OUTCOME, Outcome
 from osmotic.training.errors import RunError
 from osmotic.training.recipe import Distillation
 from osmotic.training.run import RECIPE, Run
@@ -69,7 +69,7 @@ def about_run(path: Path) -> list[str]:
     if recipe.get("codec"):
         latent, whole = (" x ".join(map(str, recipe["codec"][name])) for name in ("shape", "data"))
         lines.append(f"codec: {recipe['codec']['source']}, latents of {latent} for data of {whole}")
-    coded = recipe.get("autoencoder") is not None
+    coded = recipe.get("process", {}).get("objective") == AUTOENCODER
     shown_parts = ("autoencoder", "architecture", "options") if coded else PARTS
     parts = {part: recipe.get(part) or {} for part in shown_parts}
     if parts.get("student"):

@@ -28,6 +28,7 @@ from osmotic.training.feed import Samples
 from osmotic.training.latents import FOLDER as LATENTS
 from osmotic.training.latents import Latents, as_latents
 from osmotic.training.loop import fit
+from osmotic.training.lsgm import LSGM
 from osmotic.training.model import Model, load, stored
 from osmotic.training.options import Options
 from osmotic.training.recipe import Adapted, Adaption, Recipe, explicit
@@ -196,6 +197,8 @@ def resolved(
 
 
 def _refuse(base: str | Path, model: Model, how: Adapted, own: Spec) -> None:
+    if model.recipe.process.objective == LSGM:
+        raise RunError(f"{base} was trained end to end, and is not adapted; train on its latents, and adapt that.")
     if model.recipe.student is not None:
         raise RunError(f"{base} is a few-step model; adapt its teacher, and distil that.")
     if model.recipe.adapted is not None:

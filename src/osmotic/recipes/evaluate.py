@@ -24,11 +24,13 @@ from osmotic.recipes.dequantisation import Learned
 from osmotic.recipes.draws import USUAL_EVALUATIONS, ByBound, ByFlow, Draws, Progress
 from osmotic.recipes.error_bars import Mean, mean
 from osmotic.recipes.held_out import lattice, log_jacobian, parts, unit
+from osmotic.recipes.latent_bound import of_latents, refuse_others
 from osmotic.recipes.nats import Report
 from osmotic.recipes.plan import duration
 from osmotic.samplers.adaptive import AngleFlow
-from osmotic.training.model import Model, load
-from osmotic.training.run import write_json
+from osmotic.training.lsgm import LSGM
+from osmotic.training.model import Model, load, stored
+from osmotic.training.run import Run, write_json
 
 SECONDS = 60.0
 """How long a measurement takes about, where nobody says how many samples."""
@@ -91,6 +93,11 @@ def likelihood(
     begun, say = time.monotonic(), tell or (lambda line: None)
     _refuse_none(draws=draws, count=count, bound=bound, batch_size=batch_size)
     train, held = parts(run, data)
+    if stored(Run.open(run))[0].process.objective == LSGM:
+        refuse_others(divergence, noise, dequantizer, bound)
+        report = of_latents(run, held, count, draws or 1, seed, conditional, weights, batch_size, progress)
+        store(run, report)
+        return report
     work = _flow(load(run, weights).of_data(), held, divergence, noise, tolerance, seed, conditional, dequantizer)
     draws = (draws or 2) if work.random else 1
     # A level of the bound needs no gradient, which is about a third of an evaluation of the flow.

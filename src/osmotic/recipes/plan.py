@@ -72,8 +72,14 @@ class Plan:
 def aim(recipe: Recipe) -> list[str]:
     """The lines of what is learned."""
     process, how = recipe.process, recipe.autoencoder
-    if how is not None:
+    if how is not None and process.objective == AUTOENCODER:
         return [f"objective: {autoencoding(how)}"]
+    if how is not None:
+        return [
+            f"process: {process.schedule} path, {process.target} target, mixed with a normal's",
+            f"objective: {process.objective}, a bound on the likelihood of data and of latents learned with it, "
+            f"{plural(how.latent_channels or 0, 'channel')} of them",
+        ]
     return [
         f"process: {process.schedule} path, {process.target} target, sigma_data {process.sigma_data}",
         f"objective: {objective(process) if recipe.student is None else student(recipe.student)}",

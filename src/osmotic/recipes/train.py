@@ -22,7 +22,7 @@ from osmotic.recipes import plan
 from osmotic.recipes.preview import preview
 from osmotic.recipes.reconstruct import finish, reconstructions
 from osmotic.recipes.resuming import begun, refuse_change, refuse_options, refuse_other_data
-from osmotic.training import autoencoder_defaults, build, coding, defaults
+from osmotic.training import autoencoder_defaults, build, coding, defaults, lsgm
 from osmotic.training.autoencoders import reconstruction, refuse_autoencoding
 from osmotic.training.autoencoding import AUTOENCODER, Autoencoding
 from osmotic.training.codec import finished, forget
@@ -33,6 +33,7 @@ from osmotic.training.hooks import Hook
 from osmotic.training.latents import FOLDER as LATENTS
 from osmotic.training.latents import Latents, cached
 from osmotic.training.loop import fit
+from osmotic.training.lsgm import EndToEnd, plain
 from osmotic.training.model import stored
 from osmotic.training.options import Options
 from osmotic.training.recipe import Coded, Recipe, explicit
@@ -88,10 +89,12 @@ def train(
         task = tasked(recipe, seen.spec, world.device)
         if tell is not None and world.main:
             tell("measuring what a step costs")
-            for line in plan.measure(task, training, recipe, seen.spec, world.device).lines(recipe):
+            measured = plan.measure(task, training, recipe, coding.seen(dataset.spec, recipe.codec), world.device)
+            for line in measured.lines(recipe):
                 tell(line)
         # Whatever can be refused has been refused; only now is anything written.
         run = world.from_main(lambda: begun(out, recipe, dataset.spec, resume, coder))
+        coder = plain(task) if isinstance(task, EndToEnd) else coder
         if latents is not None:
             kept = cached(latents, run.directory / LATENTS, world, tell or (lambda line: None))
             training, held_out = split(kept, recipe.holdout, recipe.options.seed)
@@ -113,6 +116,8 @@ def train(
             if found is not None and tell is not None and world.main:
                 for line in found.lines():
                     tell(line)
+        if isinstance(task, EndToEnd):
+            world.from_main(lambda: lsgm.finish(run))
         return run
 
 
@@ -147,6 +152,8 @@ def latent(
         return Latents(dataset, codec, coded, world.device)
     run = Run.open(out)
     before = stored(run)[0]
+    if before.process.objective == lsgm.LSGM:
+        return None
     own = coding.kept(run, before)
     if said is not None and not _same(said, before.codec, dataset):
         was = "no codec" if before.codec is None else f"--codec {before.codec.source}"
@@ -167,7 +174,7 @@ def refuse_coded(spec: Spec, recipe: Recipe, coded: Coded) -> None:
     Raises:
         RunError: saying what, and what to do.
     """
-    if recipe.process.objective in (build.CLASSIFIER, "autoencoder"):
+    if recipe.process.objective in (build.CLASSIFIER, AUTOENCODER, lsgm.LSGM):
         raise RunError(f"--objective {recipe.process.objective} reads the data themselves; leave out --codec.")
     if augmentations(recipe):
         raise RunError(
@@ -237,6 +244,8 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
         recipe = recipe.model_copy(update={"codec": dataset.coded})
     if recipe.process.objective == AUTOENCODER:
         return autoencoder_defaults.fill(recipe, dataset.spec)
+    if recipe.process.objective == lsgm.LSGM:
+        return lsgm.complete(recipe, dataset.spec)
     refuse_autoencoding(recipe)
     recipe = defaults.fill(recipe, dataset.spec)
     if recipe.process.sigma_data is None:
@@ -258,6 +267,9 @@ def tasked(recipe: Recipe, spec: Spec, device: torch.device) -> Task:
     if objective == build.CLASSIFIER:
         making.refuse_numbers(recipe.distillation)
         return build.classification(recipe, spec, device)
+    if objective == lsgm.LSGM:
+        making.refuse_numbers(recipe.distillation)
+        return lsgm.end_to_end(recipe, spec, device)
     if objective == AUTOENCODER:
         making.refuse_numbers(recipe.distillation)
         return reconstruction(recipe, spec, device)

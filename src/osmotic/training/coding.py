@@ -21,7 +21,7 @@ from osmotic.training.autoencoding import CODEC
 from osmotic.training.codec import load_codec
 from osmotic.training.errors import RunError
 from osmotic.training.recipe import Coded, Recipe
-from osmotic.training.run import RECIPE, Run
+from osmotic.training.run import RECIPE, Run, write_json
 
 FOLDER = "codec"
 FITTED = 10_000
@@ -92,13 +92,18 @@ def seen(spec: Spec, coded: Coded | None) -> Spec:
     return spec.model_copy(update={"kind": kind, "shape": coded.shape, "encoding": plain, "facts": ()})
 
 
-def keep(run: Run, codec: Codec) -> None:
+def keep(run: Run, codec: Codec, made: Recipe | None = None) -> None:
     """Store a codec with a run; of a learned one also the recipe of its network.
+
+    Args:
+        made: the recipe of the autoencoder that was trained within this run, whose codec is stored anew each time.
 
     Raises:
         SaveFailed: if the disk is full.
     """
     folder = run.directory / FOLDER
+    if made is not None:
+        shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
         return
     part = run.directory / f"{HIDDEN}-{FOLDER}"
@@ -108,6 +113,9 @@ def keep(run: Run, codec: Codec) -> None:
     if codec.home is not None:
         for name in (RECIPE, "data.json"):
             shutil.copyfile(codec.home / name, part / name)
+    if made is not None:
+        write_json(part / RECIPE, made.model_dump(mode="json"))
+        shutil.copyfile(run.data_path, part / run.data_path.name)
     part.rename(folder)
     sync_folder(run.directory)
 
@@ -121,6 +129,8 @@ def kept(run: Run, recipe: Recipe) -> Codec | None:
     if recipe.codec is None:
         return None
     folder = run.directory / FOLDER
+    if not recipe.codec.fingerprint:
+        raise RunError(f"{run.directory} is not finished, so it has no codec yet; go on with --resume.")
     if not (folder / CODEC).exists():
         raise RunError(f"{run.directory} has lost its codec, {folder / CODEC}; put it back, or train a new run.")
     codec = _learned(folder) if (folder / RECIPE).exists() else codecs.load(folder / CODEC)

@@ -12,6 +12,7 @@ from torch import nn
 from osmotic.data.columns import Columns
 from osmotic.data.spec import Spec
 from osmotic.training import build, checkpoint
+from osmotic.training.autoencoding import AUTOENCODER
 from osmotic.training.classify import NoisyClassifier
 from osmotic.training.denoise import PLAYER
 from osmotic.training.errors import RunError
@@ -19,14 +20,14 @@ from osmotic.training.recipe import Recipe
 from osmotic.training.run import Run
 
 
-def filled(module: nn.Module, run: Run, recipe: Recipe, weights: str | None) -> tuple[int, str]:
+def filled(module: nn.Module, run: Run, recipe: Recipe, weights: str | None, player: str = PLAYER) -> tuple[int, str]:
     """Load the newest whole checkpoint into a module; its step and the name of the weights."""
     found = checkpoint.newest(run, lambda text: print(text, file=sys.stderr))
     if found is None:
         raise RunError(f"{run.directory} has no checkpoint yet; train it further with --resume.")
     folder, manifest = found
     name = weights or (checkpoint.average_name(recipe.options.ema[0]) if recipe.options.ema else "model")
-    checkpoint.load_weights(folder, name, module, PLAYER)
+    checkpoint.load_weights(folder, name, module, player)
     return manifest.step, name
 
 
@@ -42,6 +43,21 @@ def stored(run: Run) -> tuple[Recipe, Spec]:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RunError(f"{run.directory} was not made by this version of osmotic: {where}: {first['msg']}.") from None
+
+
+def refuse_other(directory: str | Path, recipe: Recipe) -> None:
+    """Refuse a run that holds no denoiser.
+
+    Raises:
+        RunError: saying what it is for.
+    """
+    if recipe.process.objective == build.CLASSIFIER:
+        raise RunError(f"{directory} is a classifier, which draws nothing; pass it to `osmotic sample --classifier`.")
+    if recipe.process.objective == AUTOENCODER:
+        raise RunError(
+            f"{directory} is an autoencoder, which draws nothing; train on its latents with `osmotic train DATA "
+            f"--codec {directory}`."
+        )
 
 
 def load_classifier(

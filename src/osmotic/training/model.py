@@ -20,12 +20,10 @@ from osmotic.noise import generators
 from osmotic.samplers import Sampler, prior, trajectory
 from osmotic.schedules import Schedule
 from osmotic.times import Grid
-from osmotic.training import build, coding
-from osmotic.training.autoencoding import AUTOENCODER
+from osmotic.training import build, coding, lsgm
 from osmotic.training.chosen import Plan, choose, suggested_grid
 from osmotic.training.conditions import class_number, refuse_unlearned, told
-from osmotic.training.errors import RunError
-from osmotic.training.loading import filled, load_classifier, stored
+from osmotic.training.loading import filled, load_classifier, refuse_other, stored
 from osmotic.training.recipe import Recipe
 from osmotic.training.run import Run
 from osmotic.training.sampling import Tuning
@@ -338,13 +336,9 @@ def load(directory: str | Path, weights: str | None = None, device: torch.device
     run = Run.open(directory)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     recipe, spec = stored(run)
-    if recipe.process.objective == build.CLASSIFIER:
-        raise RunError(f"{directory} is a classifier, which draws nothing; pass it to `osmotic sample --classifier`.")
-    if recipe.process.objective == AUTOENCODER:
-        raise RunError(
-            f"{directory} is an autoencoder, which draws nothing; train on latents: `osmotic train DATA --codec RUN`."
-        )
+    refuse_other(directory, recipe)
     codec = coding.kept(run, recipe)
-    denoiser = build.denoiser(recipe, coding.seen(spec, recipe.codec), place)
+    made = lsgm.prior if recipe.process.objective == lsgm.LSGM else build.denoiser
+    denoiser = made(recipe, coding.seen(spec, recipe.codec), place)
     step, name = filled(denoiser, run, recipe, weights)
     return Model(denoiser, spec, recipe, step, name, Tuning(run), None if codec is None else codec.to(place))

@@ -38,6 +38,7 @@ Objective = Literal[
     "sliced-score",
     "classifier",
     "autoencoder",
+    "lsgm",
     # few-step models from scratch: osmotic.distill
     "scm",
     "ct",
