@@ -65,8 +65,8 @@ CODECS = {
     "pca of 2": (lambda: PCA.fit(data(2, 3), 2), (2, 3)),
     "whitening of 2": (lambda: Whitening.fit(data(2, 3), 2), (2, 3)),
     "dct, then pca of 3": (lambda: Composed([DCT((-1,)), PCA.fit(data(2, 3), 3)]), (2, 3)),
-    "neural": (lambda: Neural.fit(Stretch(), data(3, 2, 2)), (3, 2, 2)),
-    "haar, then neural": (lambda: Composed([Haar(2), Neural.fit(Stretch(4), data(4, 2, 2))]), (1, 4, 4)),
+    "neural": (lambda: Neural.fit(Stretch(), [data(3, 2, 2)]), (3, 2, 2)),
+    "haar, then neural": (lambda: Composed([Haar(2), Neural.fit(Stretch(4), [data(4, 2, 2)])]), (1, 4, 4)),
 }
 
 
@@ -197,7 +197,7 @@ def test_a_fit_does_not_depend_on_how_the_data_are_factored():
 
 def test_a_learned_codecs_latents_have_unit_variance_by_channel():
     x = data(3, 2, 2, n=100)
-    z = Neural.fit(Stretch(), x).encode(x).transpose(0, 1).flatten(1)
+    z = Neural.fit(Stretch(), x.split(30)).encode(x).transpose(0, 1).flatten(1)
     assert torch.allclose(z.mean(1), torch.zeros(3).double(), atol=1e-12)
     assert torch.allclose(z.square().mean(1), torch.ones(3).double(), atol=1e-12)
 
@@ -228,7 +228,7 @@ def test_fingerprints_tell_codecs_apart():
     moved[0, 0, 0] += 1e-6
     codecs = [Identity(), Haar(1), Haar(2), Haar(2, 2), DCT(), DCT((-1,)), DCT(block=8), PCA.fit(x), PCA.fit(x, 2)]
     codecs += [PCA.fit(moved), Whitening.fit(x), Composed([Haar(1)]), Composed([Haar(1), DCT()])]
-    codecs += [Composed([DCT(), Haar(1)]), Neural.fit(Stretch(), data(3, 2))]
+    codecs += [Composed([DCT(), Haar(1)]), Neural.fit(Stretch(), [data(3, 2)])]
     assert len({codec.fingerprint() for codec in codecs}) == len(codecs)
     # Caches on disk outlive the process, so it is a constant of what the codec is.
     stated = hashlib.sha256(b'{"axes": 2, "kind": "haar", "levels": 2}').hexdigest()
@@ -257,7 +257,7 @@ def test_wrong_files_are_refused_in_one_sentence(tmp_path):
 
 def test_a_stored_network_wants_the_same_structure(tmp_path):
     path = tmp_path / "codec.safetensors"
-    save(path, Neural.fit(Stretch(), data(3, 2)))
+    save(path, Neural.fit(Stretch(), [data(3, 2)]))
     with pytest.raises(ValueError, match="pass network="):
         load(path)
     with pytest.raises(ValueError, match="not of the structure"):
@@ -301,7 +301,7 @@ class Normed(Stretch):
 
 
 def test_asking_for_a_learned_codecs_shape_leaves_its_network_alone_and_says_what_does_not_fit():
-    codec = Neural.fit(Normed(), data(3, 2))
+    codec = Neural.fit(Normed(), [data(3, 2)])
     codec.network.eval()
     codec.network.norm.train()
     before, modes = codec.fingerprint(), [module.training for module in codec.modules()]
@@ -345,7 +345,7 @@ def test_other_wrong_uses_are_refused():
     with pytest.raises(ValueError, match="positive scale"):
         Neural(Stretch(), torch.zeros(3), torch.zeros(3))
     with pytest.raises(ValueError, match=r"channels \[0, 1, 2\] do not vary"):
-        Neural.fit(Stretch(), torch.ones(4, 3, 2).double())
+        Neural.fit(Stretch(), [torch.ones(4, 3, 2).double()])
     with pytest.raises(ValueError, match="not those of Haar"):
         Haar().decode(torch.zeros(1, 3, 2, 2))
     with pytest.raises(ValueError, match="3 latent channels"):

@@ -135,7 +135,7 @@ def test_commitment_pulls_the_encoder_alone(shape: tuple[int, ...]) -> None:
 
 def test_commitment_reaches_the_encoder_of_an_autoencoder_and_not_its_codebook() -> None:
     codebook = Codebook(8, 2)
-    codebook.vectors.copy_(torch.randn(8, 2, generator=torch.Generator().manual_seed(0)))
+    codebook.vectors.data.copy_(torch.randn(8, 2, generator=torch.Generator().manual_seed(0)))
     net = Autoencoder.convolutional((1, 8), (4, 4), 2, codebook)
     _, law = net(torch.randn(2, 1, 8))
     commitment(law.h, law.nearest).sum().backward()

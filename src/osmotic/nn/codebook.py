@@ -83,8 +83,9 @@ class Codebook(Bottleneck):
                 f"A codebook needs entries, channels and a decay in [0, 1), found {size}, {channels} and {decay:g}."
             )
         self.decay = decay
-        # A parameter without gradients: averages of weights take it in, for averaged encoders need averaged codes.
-        self.vectors = nn.Parameter(torch.zeros(size, channels), requires_grad=False)
+        # Random until the first step is learned from, for a decoder that reads zeros has no gradient worth the name. A
+        # parameter without gradients: averages of weights take it in, for averaged encoders need averaged codes.
+        self.vectors = nn.Parameter(torch.randn(size, channels), requires_grad=False)
         self.register_buffer("counts", torch.zeros(size))
 
     def forward(self, h: Tensor) -> Quantised:

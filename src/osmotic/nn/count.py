@@ -35,11 +35,11 @@ def flops(network: nn.Module, shape: Sequence[int], cond: Condition | None = Non
     return called(network, x, time, None if cond is None else cond.to("meta"), *([time] if aims else []))
 
 
-def called(network: nn.Module, *inputs: Tensor | Condition | None) -> int:
-    """Floating-point operations of ``network(*inputs)``, tensors without content (on the device ``meta``)."""
+def called(network: nn.Module, x: Tensor, *more: Tensor | Condition | None) -> int:
+    """Floating-point operations of ``network(x, *more)``, computed where x is: on the device ``meta`` not at all."""
     named = [*network.named_parameters(), *network.named_buffers()]
-    state = {name: value.detach().to("meta") for name, value in named}
+    state = {name: value.detach().to(x.device) for name, value in named}
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        functional_call(network, state, inputs)
+        functional_call(network, state, (x, *more))
     return counter.get_total_flops()

@@ -143,7 +143,7 @@ def measure(task: Task, dataset: Samples, recipe: Recipe, spec: Spec, device: to
 def _flops(network: nn.Module, player: nn.Module, recipe: Recipe, spec: Spec) -> int:
     """Of one evaluation of one sample."""
     if recipe.process.objective == AUTOENCODER:
-        return count.called(network, torch.empty(1, *spec.shape, device="meta"))
+        return count.called(network, torch.zeros(1, *spec.shape))
     known = None if recipe.process.objective == CLASSIFIER else _told(spec, recipe)
     return count.flops(network, spec.shape, known, aims=isinstance(player, FlowMap))
 

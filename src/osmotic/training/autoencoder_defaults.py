@@ -50,7 +50,7 @@ def _convolutional(spec: Spec, given: Autoencoding) -> tuple[dict[str, Any], dic
     found = {"halvings": halvings, "latent_channels": min(latent, 4) if given.bottleneck == "vq" else latent}
     widths = (128,) if halvings < 3 else (128, 192)
     steps = 3000 if spec.count < FEW and max(sides) <= 16 else 5000
-    return found, {"widths": widths, "blocks": 1}, {"steps": steps, "batch_size": 32, "learning_rate": 2e-3}
+    return found, {"widths": widths, "blocks": 1}, {"steps": steps, "batch_size": 16, "learning_rate": 2e-3}
 
 
 def _saving(channels: int, axes: int, bits: float, deepest: int) -> int:
