@@ -62,7 +62,7 @@ def task(kind: str, weight: float = 0.0, begin: int = 6) -> Reconstruction:
     bottleneck = Gaussian() if kind == "kl" else Codebook(10, 2, decay=0.8)
     network = Autoencoder.convolutional(SHAPE, (8,), 2, bottleneck, patch=2)
     judge = PatchDiscriminator(1, (4, 4)) if weight else None
-    return Reconstruction(network, Errors(pseudo_huber), 1e-4, judge, Adversarial(weight, begin))
+    return Reconstruction(network, Errors(pseudo_huber), 5e-3, judge, Adversarial(weight, begin))
 
 
 def run(directory: Path, kind: str, weight: float = 0.0, options: Options = OPTIONS, *hooks: Hook) -> Reconstruction:

@@ -160,5 +160,5 @@ def _batches(samples: Dataset, most: int, size: int, what: str | None = None) ->
     """Evenly chosen samples in the network's scale, in batches ``(B, *S)``."""
     indices = np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(np.int64))
     starts = range(0, len(indices), size)
-    for start in tqdm(starts, what, delay=2, leave=False, disable=what is None):
+    for start in tqdm(starts, what, delay=2, leave=False, disable=None if what else True):
         yield samples.batch(indices[start : start + size])[0]

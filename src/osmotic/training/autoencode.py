@@ -48,9 +48,10 @@ class Errors:
 
 
 class Reconstruction(Task):
-    """``error(decode(z), x) + kl_weight KL(q(z | x) || N(0, I))``, or ``+ 0.25 |h - e|^2`` for a codebook.
+    """``error(decode(z), x) + kl_weight KL(q(z | x) || N(0, I)) / D``, or ``+ 0.25 |h - e|^2`` for a codebook.
 
-    Esser et al. 2021 (arXiv 2012.09841) and Rombach et al. 2022 (arXiv 2112.10752). With an adversary there is a second
+    D are the numbers of a sample: errors are means over them, so the same weight suits every size (Rombach et al. sum
+    both, and weigh by 1e-6, which leaves the posterior without any noise). Esser et al. 2021 (arXiv 2012.09841) and Rombach et al. 2022 (arXiv 2112.10752). With an adversary there is a second
     player, and its term counts from a step on; the adaptive weight is of one pass, so other passes are other weights.
     Held-out losses leave the adversary out, and so compare over the whole run. A codebook learns from sums over the
     whole step.
@@ -58,7 +59,8 @@ class Reconstruction(Task):
     Args:
         autoencoder: what is trained.
         errors: of reconstructions.
-        kl_weight: of the divergence in nats, against a mean error.
+        kl_weight: of the divergence in nats for each number of a sample. The best noise for it adds about ``kl_weight /
+            2`` times the latents for each number to a squared error.
         discriminator: of patches, or None.
         adversarial: its term.
         autocast: run the networks in this dtype; None for full precision.
@@ -68,7 +70,7 @@ class Reconstruction(Task):
         self,
         autoencoder: Autoencoder,
         errors: Errors,
-        kl_weight: float = 1e-6,
+        kl_weight: float = 1e-3,
         discriminator: PatchDiscriminator | None = None,
         adversarial: Adversarial | None = None,
         autocast: torch.dtype | None = None,
@@ -147,7 +149,8 @@ class Reconstruction(Task):
     def _bottleneck(self, law: Posterior | Quantised, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """What holds the latents in bounds ``(B,)``, and what a codebook learns from."""
         if isinstance(law, Posterior):
-            return self.kl_weight * kl_normal(law.mean, law.log_variance), None
+            weight = self.kl_weight / batch.x0[0].numel()
+            return weight * kl_normal(law.mean, law.log_variance), None
         assert self.codebook is not None
         held = COMMITMENT * commitment(law.h, law.nearest)
         return held, self._seen(self.codebook, law, batch.noise) if batch.training else None

@@ -34,7 +34,9 @@ class Autoencoding(BaseModel):
     )
     latent_channels: Count | None = Field(None, description="channels of the latents; numbers of one for tables")
     halvings: Whole | None = Field(None, description="how often sides are halved")
-    kl_weight: float = Field(1e-6, ge=0, description="kl: weight of the divergence from the normal law, in nats")
+    kl_weight: float = Field(
+        1e-3, ge=0, description="kl: weight of the divergence from the normal law, in nats a number of the data"
+    )
     codes: Count = Field(512, description="vq: entries of the codebook")
     reconstruction: Error = Field("pseudo-huber", description="the error of elements")
     perceptual: float = Field(
