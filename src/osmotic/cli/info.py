@@ -94,6 +94,8 @@ def known(data: dict[str, Any]) -> list[str]:
     lines = [f"told: {attribute['column']['name']}" for attribute in data.get("attributes", ())]
     lines += ["told: a text (--prompt)"] if data.get("captions") else []
     control = data.get("control")
+    if isinstance(control, dict) and "factor" in control:
+        return [*lines, f"told: a picture {control['factor']} times smaller (`osmotic upscale`, or --control)"]
     if isinstance(control, dict):
         return [*lines, f"told: an image, {control['name']} of each picture in training (--control)"]
     return lines + ([f"told: {control} of a picture (--control)"] if control else [])

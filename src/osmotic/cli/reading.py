@@ -40,6 +40,11 @@ class Reading:
             "metadata.jsonl or the array NAME of an .npz",
         ),
     ] = None
+    upscale: Annotated[
+        int | None,
+        _flag("INT", "learn to enlarge: the model is told each picture so many times smaller (see `osmotic upscale`)"),
+    ] = None
+    reduce: Annotated[int | None, _flag("INT", "make the pictures so many times smaller, by means over blocks")] = None
     text_encoder: Annotated[
         str | None, _flag("NAME", "folder or hub name of a frozen CLIP, T5, ... that reads captions (default: learned)")
     ] = None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .columns import Categorical, Column, Numeric, fit_categorical, fit_numeric
+from .controls import LEVEL
 from .encoding import Array, Frozen
 from .errors import DataError, closest, listed
 
@@ -127,7 +128,7 @@ def fit_all(
 def refuse_taken(names: Iterable[str], where: str) -> None:
     """Refuse attributes that are called as another part of a condition is. Raises DataError."""
     for name in names:
-        if name in TAKEN:
+        if name in (*TAKEN, LEVEL):
             raise DataError(f"{where}: an attribute cannot be called {name!r}: rename it")
 
 

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .columns import Columns, recoding
-from .controls import CONTROLS, MADE, Beside
+from .controls import MADE, Beside, Low, made
 from .counter import permutation, uniform
 from .encoder import fit_encoder
 from .errors import DataError, listed, plural
 from .ports import Indices, Texts, Values, ports
 from .read import read
+from .reduced import Reduced, refuse_unfit
 from .source import Labels, Options, Source
 from .spec import Kind, Spec
 
@@ -162,7 +163,7 @@ class Under(Dataset):
         if (control := self.spec.control) is None:
             return found
         if not isinstance(control, Beside):
-            return found | {"image": torch.from_numpy(CONTROLS[control](self.batch(chosen)[0].numpy()))}
+            return found | {"image": torch.from_numpy(made(control, self.batch(chosen)[0].numpy()))}
         if isinstance(self.dataset.spec.control, Beside):
             return found | {"image": self.dataset.told(chosen)["image"]}
         return found | {"image": torch.zeros(len(chosen), control.channels, *self.spec.shape[1:])}
@@ -267,6 +268,8 @@ def open_data(
     control: str | None = None,
     text_encoder: str | None = None,
     max_bad: float = 0.01,
+    reduce: int | None = None,
+    upscale: int | None = None,
 ) -> Dataset:
     """Data set from a path, the name of an embedded set, an array, an (array, labels) pair, or anything indexable.
 
@@ -295,7 +298,9 @@ def open_data(
         known = source[1]
         known = {name: _numpy(v) for name, v in known.items()} if isinstance(known, Mapping) else _numpy(known)
         source = (_numpy(source[0]), known)
-    dataset = Encoded(read(_numpy(source), options))
+    Options(reduce=reduce, upscale=upscale)  # which refuses what is none
+    found = read(_numpy(source), options)
+    dataset = Encoded(found if reduce is None else Reduced(found, reduce))
     told: dict[str, Any] = {}
     if text_encoder is not None:
         if dataset.texts is None:
@@ -304,6 +309,11 @@ def open_data(
     if control is not None and dataset.spec.kind != "images":
         raise DataError(f"{dataset.spec.source}: a control is made of a picture, and these are no pictures")
     told |= {"control": control} if control in MADE else {}
+    if upscale is not None:
+        refuse_unfit(dataset.spec, upscale, "enlarged")
+        if control is not None:
+            raise DataError(f"{dataset.spec.source}: the image to be enlarged is the only one: leave out control")
+        told["control"] = Low(factor=upscale)
     return Under(dataset, dataset.spec.model_copy(update=told)) if told else dataset
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .arrays import VALUE_KEYS
 from .attributes import Attribute, category
 from .columns import Categorical, Columns, Numeric
-from .controls import CONTROLS, LUMA, Beside
+from .controls import LUMA, Beside, Low, made
 from .encoding import Array, FloatArray
 from .errors import DataError, listed
 from .pictures import BadPicture, as_channels, pixels
@@ -80,7 +80,8 @@ def read_given(paths: Sequence[Path], spec: Spec, factor: int = 1, grey: bool = 
 def read_image(paths: Sequence[Path], spec: Spec) -> FloatArray:
     """The images ``(N, channels, *positions)`` that a model of ``spec`` is told, from files of pictures.
 
-    What it learned to be told of a picture is made of each; where it learned with images of their own, each is one.
+    What it learned to be told of a picture is made of each; where it learned with images of their own, each is one; and
+    where it learned to enlarge, each is a low resolution.
 
     Raises:
         DataError: for files that cannot be read, or are of another size.
@@ -88,7 +89,10 @@ def read_image(paths: Sequence[Path], spec: Spec) -> FloatArray:
     assert spec.control is not None
     if isinstance(spec.control, Beside):
         return read_given(paths, spec.model_copy(update={"shape": (spec.control.channels, *spec.shape[1:])})).x
-    return CONTROLS[spec.control](read_given(paths, spec).x)
+    if isinstance(spec.control, Low):
+        low = read_given(paths, spec, spec.control.factor).x
+        return low.repeat(spec.control.factor, 2).repeat(spec.control.factor, 3)
+    return made(spec.control, read_given(paths, spec).x)
 
 
 def read_mask(path: Path, spec: Spec) -> NDArray[np.bool_]:

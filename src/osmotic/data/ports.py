@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .attributes import told as attributes_told
 from .captions import Captions
+from .controls import Low
 from .encoder import Encoder
 from .source import Labels
 from .spec import Spec
@@ -58,7 +59,8 @@ def ports(
     """What a model is told of samples, as :meth:`Dataset.told` gives it but for images and for :class:`Texts`.
 
     A part that is None is not known of any of them: it is hidden by ``keep``, ``(count, parts)``, which is left out
-    where all is known. `image`: whether the images, which are looked up for each batch, are known.
+    where all is known. `image`: whether the images, which are looked up for each batch, are known. The noise over a low
+    resolution is 0: it is put there in training, or by who draws.
     """
     found: dict[str, NDArray[Any]] = {}
     known = [attributes is not None] * len(spec.attributes)
@@ -73,6 +75,10 @@ def ports(
         found["vector"] = vector
     elif spec.classes is not None:
         found["vector"] = first
+    if isinstance(spec.control, Low):
+        known.append(True)
+        rest = found.get("vector", np.zeros((count, 0), np.float32)).reshape(count, -1)
+        found["vector"] = np.concatenate([rest.astype(np.float32), np.zeros((count, 1), np.float32)], 1)
     if spec.captions is not None:
         known.append(texts is not None)
         if not isinstance(texts, Texts):  # those of a data set are many, and are looked up for each batch

@@ -29,7 +29,8 @@ class Options:
     of an .npz file. `control`: which image it is told: one made of each picture, by name, or the column of
     metadata.jsonl (the array of an .npz file) that has one for each. `text_encoder`: folder or hub name of the
     frozen model that reads captions; by default a small one learns with the network. `max_bad`: share of unreadable
-    pictures that may be skipped; one file always may.
+    pictures that may be skipped; one file always may. `reduce`: the pictures are means over blocks of so many pixels a
+    side. `upscale`: the model is told such means of each picture, to enlarge them.
     """
 
     kind: Kind | None = None
@@ -43,10 +44,15 @@ class Options:
     control: str | None = None
     text_encoder: str | None = None
     max_bad: float = 0.01
+    reduce: int | None = None
+    upscale: int | None = None
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 1:
             raise DataError(f"size {self.size} is no side of a picture: give 1 or more pixels")
+        for name in ("reduce", "upscale"):
+            if (factor := getattr(self, name)) is not None and factor < 2:
+                raise DataError(f"{name} {factor} is no side of a block: give 2 or more pixels")
         if not 0.0 <= self.max_bad <= 1.0:
             raise DataError(f"max_bad {self.max_bad} is no share: give a number from 0 to 1")
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt
 from .attributes import Attribute
 from .captions import Captions
 from .columns import Columns
-from .controls import Beside, Control
+from .controls import LEVEL, Beside, Control, Low
 from .encoder import Encoder
 from .encoding import Array, Frozen, Pixels, Standard
 from .errors import listed, plural
@@ -85,6 +85,8 @@ class Spec(Frozen):
         if isinstance(self.control, Beside):
             colours = "RGB" if self.control.channels == 3 else "grey"
             lines.append(f"told an image beside each: {self.control.name}, {colours}")
+        if isinstance(self.control, Low):
+            lines.append(f"told its means over {self.control.factor} x {self.control.factor} pixels, to be enlarged")
         return lines
 
     @property
@@ -92,7 +94,8 @@ class Spec(Frozen):
         """The names of what a model may be told, each of which can be hidden on its own."""
         first = () if self.classes is None else ("class",)
         text, image = () if self.captions is None else ("text",), () if self.control is None else ("image",)
-        return (*first, *(attribute.name for attribute in self.attributes), *text, *image)
+        level = (LEVEL,) if isinstance(self.control, Low) else ()
+        return (*first, *(attribute.name for attribute in self.attributes), *level, *text, *image)
 
     def columns(self) -> list[str]:
         """One line for each of the first columns of a table; empty for other kinds."""

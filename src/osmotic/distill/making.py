@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -103,4 +104,6 @@ def task(
     if isinstance(first, NeuralDenoiser):
         begin(student, first.to(device))
     drop = build.dropped(recipe.process, spec)
+    if stage.pairs:
+        drop = replace(drop, drawn=None)  # a pair was made under its own condition, and belongs to no other
     return stage.task(Setting(student, teacher, started(recipe, spec), recipe.options.steps, drop))

@@ -55,12 +55,16 @@ class Embedding(nn.Module):
         aims: whether it is also told the time that is aimed at, ``aim``; it changes nothing at initialisation.
         scales: whether it reads ``cond.scale``, the guidance scale; likewise.
         latents: how many normal numbers ``cond.latent`` brings.
+        always: numbers of the parts that are never hidden from it where there is a condition: a low resolution that is
+            to be enlarged, so that guidance leads away from a text alone.
 
     Raises:
         ValueError: for two kinds of one port, for a condition that lacks a port or brings one that was not
             declared, for wrong shapes, and for labels and ids out of range (looked at on the CPU only: on an
             accelerator the check would stall the queue).
     """
+
+    always: Tensor | None
 
     def __init__(
         self,
@@ -75,6 +79,7 @@ class Embedding(nn.Module):
         aims: bool = False,
         scales: bool = False,
         latents: int = 0,
+        always: Sequence[int] = (),
     ) -> None:
         super().__init__()
         if classes is not None and attributes is not None:
@@ -103,6 +108,8 @@ class Embedding(nn.Module):
         self.image = Image(image_channels) if image_channels else None
         attributed = 0 if self.vector is None else 1 if attributes is None else len(attributes)
         self.parts = attributed + (self.tokens is not None) + (self.image is not None)
+        kept = torch.tensor([i in always for i in range(self.parts)]) if always else None
+        self.register_buffer("always", kept, persistent=False)
 
     def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None, aim: Tensor | None = None) -> Context:
         """Embed the time ``(B,)``, the conditions of ``x`` ``(B, channels, *positions)`` and the time aimed at
@@ -170,7 +177,7 @@ class Embedding(nn.Module):
                 f"cond.keep has a column for each of the {self.parts} parts of the condition, or none: expected "
                 f"({len(x)},) or {(len(x), self.parts)}, found {tuple(cond.keep.shape)}."
             )
-        return keep.expand(-1, self.parts)
+        return keep.expand(-1, self.parts) if self.always is None else keep | self.always
 
 
 def _valid(x: Tensor, cond: Condition) -> Tensor | None:

@@ -13,7 +13,7 @@ from osmotic.adapters import ControlNet, LoRA, learn
 from osmotic.adapters.words import Port
 from osmotic.clocks import SMOOTH, Angle
 from osmotic.data.captions import Captions
-from osmotic.data.controls import channels
+from osmotic.data.controls import LEVEL, Low, channels
 from osmotic.data.encoder import Encoder
 from osmotic.data.encoding import Pixels
 from osmotic.data.spec import Spec
@@ -32,6 +32,7 @@ from osmotic.schedules import Discrete, Schedule
 from osmotic.times import Levels, LogSNR
 from osmotic.training.classify import Classification, NoisyClassifier
 from osmotic.training.denoise import Denoising, Drop
+from osmotic.training.enlarging import Blurred
 from osmotic.training.hybrid import Bound, Hybrid
 from osmotic.training.precision import autocast_dtype
 from osmotic.training.recipe import Adapted, Architecture, Process, Recipe, Student
@@ -97,8 +98,9 @@ def told(spec: Spec) -> dict[str, Any]:
     """The ports through which a network is told what is known of data of this description."""
     ports: dict[str, Any] = {}
     classes = () if spec.classes is None else (len(spec.classes),)
-    if spec.attributes:
-        ports["attributes"] = (*classes, *(attribute.categories for attribute in spec.attributes))
+    level = (None,) if isinstance(spec.control, Low) else ()
+    if spec.attributes or level:
+        ports["attributes"] = (*classes, *(attribute.categories for attribute in spec.attributes), *level)
     elif classes:
         ports["classes"] = classes[0]
     if isinstance(spec.captions, Encoder):
@@ -107,6 +109,8 @@ def told(spec: Spec) -> dict[str, Any]:
         ports |= {"vocabulary": spec.captions.vocabulary, "reader": READER}
     if spec.control is not None:
         ports["image_channels"] = channels(spec.control, spec.shape)
+    if level:
+        ports["always"] = tuple(spec.parts.index(name) for name in (LEVEL, "image"))
     return ports
 
 
@@ -247,7 +251,8 @@ def dropped(process: Process, spec: Spec) -> Drop:
     if not parts:
         return Drop()
     usual = process.condition_dropout if len(parts) > 1 else 0.0
-    return Drop(process.condition_dropout, tuple(said.get(name, usual) for name in parts))
+    drawn = Blurred(spec.control.factor) if isinstance(spec.control, Low) else None
+    return Drop(process.condition_dropout, tuple(said.get(name, usual) for name in parts), drawn)
 
 
 def coupling(process: Process, spec: Spec) -> Coupling | None:

@@ -10,13 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from osmotic.cascade import nearest
 from osmotic.condition import Condition
 from osmotic.data.attributes import parse
-from osmotic.data.controls import channels
+from osmotic.data.controls import LEVEL, Low, channels
 from osmotic.data.errors import closest, listed
 from osmotic.data.ports import ports
 from osmotic.data.spec import Spec
 from osmotic.training.recipe import Recipe
+
+
+NEEDS_LOW = (
+    "This model enlarges pictures, so it needs a low resolution for each sample: use `osmotic upscale RUN PICTURE`, "
+    'name pictures with --control, or say "image".'
+)
 
 
 def told(spec: Spec, wanted: Mapping[str, Any], n: int) -> Condition:
@@ -39,7 +46,8 @@ def told(spec: Spec, wanted: Mapping[str, Any], n: int) -> Condition:
             hint = closest(name, parts) or "."
             raise ValueError(f"This model is told nothing called {name!r}; it is told {listed(parts, 20)}{hint}")
     each = {name: rows(name, wanted.get(name), n) for name in parts}
-    keep = np.array([[value is not None for value in each[name]] for name in parts]).T
+    enlarging = isinstance(spec.control, Low)
+    keep = np.array([[value is not None or (enlarging and name == LEVEL) for value in each[name]] for name in parts]).T
     labels = attributes = texts = None
     if spec.classes is not None:
         numbers = [0 if value is None else class_number(value, spec.classes) for value in each["class"]]
@@ -53,31 +61,55 @@ def told(spec: Spec, wanted: Mapping[str, Any], n: int) -> Condition:
             spec.captions.prompt(text)
     known = {name: torch.from_numpy(values) for name, values in ports(spec, n, labels, attributes, texts).items()}
     known |= {} if spec.control is None else {"image": images(spec, each["image"])}
+    if enlarging:
+        known["vector"][:, -1] = torch.tensor([_level(value) for value in each[LEVEL]])
     return Condition(**known, keep=None if keep.all() else torch.from_numpy(keep))
 
 
 def images(spec: Spec, each: list[Any]) -> Tensor:
     """The control image ``(n, channels, *positions)`` of each sample, blank where there is none.
 
+    A low resolution may be as small as it is, or repeated over its blocks.
+
     Raises:
-        ValueError: for one of another shape.
+        ValueError: for one of another shape, or none where the model cannot do without.
     """
     assert spec.control is not None
     shape = (channels(spec.control, spec.shape), *spec.shape[1:])
     found = torch.zeros(len(each), *shape)
     for i, image in enumerate(each):
         if image is None:
+            if isinstance(spec.control, Low):
+                raise ValueError(NEEDS_LOW)
             continue
         value = torch.as_tensor(image, dtype=torch.float32)
+        if isinstance(spec.control, Low) and value.ndim == 3 and value.shape[-1] * spec.control.factor == shape[-1]:
+            value = nearest(value[None], spec.control.factor)[0]
         if value.shape != shape:
             raise ValueError(f"The image that this model is told has the shape {shape}, not {tuple(value.shape)}.")
         found[i] = value
     return found
 
 
+def _level(value: Any) -> float:
+    """The level of the noise over a low resolution, 0 where nothing is said of it.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        level = 0.0 if value is None else float(value)
+    except (TypeError, ValueError):
+        level = math.nan
+    if not 0 <= level <= 1:
+        raise ValueError(f"The {LEVEL} is a number from 0 (none) to 1; got {value!r}.")
+    return level
+
+
 def blank(spec: Spec, n: int) -> Condition | None:
     """A condition of n samples of whom nothing is said, with all ports; None for data that have none."""
-    return told(spec, {}, n) if spec.parts else None
+    known = {"image": torch.zeros(spec.shape)} if isinstance(spec.control, Low) else {}
+    return told(spec, known, n) if spec.parts else None
 
 
 def rows(name: str, value: Any, n: int) -> list[Any]:
@@ -128,6 +160,11 @@ def refuse_unlearned(spec: Spec, recipe: Recipe, diagonal: bool, shown: Conditio
     """
     if not math.isfinite(guidance):
         raise ValueError(f"The guidance scale must be a finite number; got {guidance}.")
+    if isinstance(spec.control, Low):
+        if shown is None or shown.image is None:
+            raise ValueError(NEEDS_LOW)
+        if guidance != 1 and set(spec.parts) == {LEVEL, "image"}:
+            raise ValueError("This model is told a low resolution alone, which it always keeps to; leave out guidance.")
     if shown is None and guidance != 1:
         if not spec.parts:
             raise ValueError(

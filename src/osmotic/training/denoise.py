@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,15 +23,18 @@ PLAYER = "denoiser"
 
 @dataclass(frozen=True)
 class Drop:
-    """How often conditions are hidden in training, so that the model knows what to do without them.
+    """How conditions are told in training: how often they are hidden, so that the model knows what to do without them.
 
     Args:
         whole: the probability that a sample is told nothing at all, in [0, 1].
         parts: that of each part of its condition, on top and independently; empty for none.
+        drawn: what is told of a batch in place of its condition where that is drawn anew in every step, on held-out data
+            too; None for the condition itself.
     """
 
     whole: float = 0.0
     parts: tuple[float, ...] = ()
+    drawn: Callable[[Batch], Condition] | None = None
 
 
 class Denoising(Task):
@@ -104,9 +107,9 @@ def core(module: nn.Module) -> nn.Module:
 
 def shown(batch: Batch, drop: Drop) -> Condition | None:
     """A batch's conditions, in training some of them hidden, or parts of them."""
-    if batch.cond is None or not batch.training:
-        return batch.cond
-    cond, noise = batch.cond, batch.noise
+    cond, noise = batch.cond if drop.drawn is None else drop.drawn(batch), batch.noise
+    if cond is None or not batch.training:
+        return cond
     if drop.whole:
         cond = cond.drop(noise.uniform(Stream.DROP) >= drop.whole)
     if any(drop.parts):

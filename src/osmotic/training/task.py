@@ -27,6 +27,8 @@ class Stream(IntEnum):
     DROP = 3
     DROPOUT = 4
     PARTS = 5
+    LEVEL = 6
+    LOW = 7
 
 
 class Domain(IntEnum):
