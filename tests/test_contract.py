@@ -22,7 +22,7 @@ LAYERS = [
     {"denoiser", "laws"},
     {"flow_map"},
     {"oracles", "samplers", "guidance", "objectives", "codecs", "fokker_planck"},
-    {"times", "likelihood", "inversion", "dequantize", "phase", "cascade"},
+    {"times", "likelihood", "inversion", "dequantize", "phase", "cascade", "tiled"},
     {"inverse"},
     {"adapters", "prompts"},
     {"training"},
@@ -149,6 +149,7 @@ def python(code: str) -> str:
         ["report", "--help"],
         ["serve", "--help"],
         ["distill", "--help"],
+        ["upscale", "--help"],
     ],
 )
 def test_help_does_not_need_torch(words):

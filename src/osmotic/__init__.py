@@ -15,7 +15,7 @@ _HOMES = {
     "Model": "osmotic.training.model",
     "NeuralDenoiser": "osmotic.denoiser",
     "Rescheduled": "osmotic.denoiser",
-    "load": "osmotic.training.model",
+    "load": "osmotic.training.cascade",
     "load_codec": "osmotic.training.codec",
     "prior": "osmotic.samplers",
     "sample": "osmotic.samplers",
@@ -52,6 +52,7 @@ _ROOMS = [
     "report",
     "samplers",
     "schedules",
+    "tiled",
     "times",
     "training",
 ]

@@ -12,6 +12,7 @@ COMMANDS = {
     "distill": "turn a model into one that samples in a few steps",
     "adapt": "fine-tune a model on other data: LoRA, a control image, a new word, or all of it",
     "sample": "draw samples from a trained model",
+    "upscale": "enlarge pictures with a model that was trained to",
     "edit": "fill in, restore or change pictures, rows and sequences with a trained model",
     "tune": "find the best solver and steps for a model under a budget of evaluations",
     "evaluate": "measure a model against data held out of its training",

@@ -20,6 +20,7 @@ from osmotic.cli.wanted import Wanted, away, told
 from osmotic.data.errors import plural
 from osmotic.training.errors import RunError
 from osmotic.training.recipe import Frozen, Grid, Sampler
+from osmotic.training.run import CASCADE
 from osmotic.training.sampling import SAMPLER, STEPS, Tuned
 
 if TYPE_CHECKING:
@@ -69,6 +70,13 @@ class Sampling(Frozen):
     grid: GridName | None = Field(
         None, description="where the solver stops (default: as tuned last, else 'suggested', found from the data)"
     )
+    stage_steps: tuple[int, ...] | None = Field(None, description="cascades: steps of each stage, in place of --steps")
+    augmentation: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="cascades: noise over what a stage enlarges, 0 none to 1 nothing else (default: 0.1)",
+    )
     batch_size: int = Field(256, ge=1, description="samples at a time: memory, not results")
     weights: str | None = Field(None, description="which weights: model, or ema-HALFLIFE (default: the first average)")
 
@@ -98,6 +106,11 @@ def main(words: list[str]) -> int:
     settings, wanted = build(Sampling, given(command.sampling)), build(Wanted, given(command.wanted))
     guiding = build(Guiding, given(command.guiding))
     out = place(command.run / "samples" / f"seed-{settings.seed}", settings.out)
+    if (command.run / CASCADE).is_file():
+        from osmotic.cli.cascade import draw as draw_cascade
+
+        return draw_cascade(command.run, settings, wanted, guiding, out, words)
+    refuse_of_cascades(settings)
     from osmotic.training.run import Run
 
     Run.open(command.run)  # a wrong directory is refused before torch is imported
@@ -141,6 +154,17 @@ def main(words: list[str]) -> int:
     for path in paths:
         print(out / path.relative_to(folder))
     return 0
+
+
+def refuse_of_cascades(settings: Sampling) -> None:
+    """Refuse what only cascades have.
+
+    Raises:
+        UsageError: naming it.
+    """
+    for name in ("stage_steps", "augmentation"):
+        if getattr(settings, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} is for cascades, and this is a single run; leave it out.")
 
 
 def planned(model: Model, settings: Sampling, guiding: Guiding) -> Plan:

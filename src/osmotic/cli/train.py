@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from osmotic.cli.flags import build, flags, given, parse
+from osmotic.cli.flags import UsageError, build, flags, given, parse
 from osmotic.cli.reading import Reading
 from osmotic.data.source import Options as DataOptions
 from osmotic.training.autoencoding import AUTOENCODER, Autoencoding
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Distillation, Process, Recipe
-from osmotic.training.run import Run
+from osmotic.training.run import CASCADE, Run
 
 Training = flags(Options, "training", found=frozenset({"steps", "batch_size", "learning_rate"}))
 Net = flags(Architecture, "network", found=frozenset({"network", "widths", "blocks", "attention", "dropout"}))
@@ -39,6 +39,8 @@ class Train:
     """directory of the run, new or empty; everything is written there"""
     codec: Annotated[str | None, tyro.conf.arg(metavar="RUN|NAME")] = None
     """diffuse latents: of an autoencoder's run, or haar, dct, pca or whitening (default: the data themselves)"""
+    cascade: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT ...", help_behavior_hint="")] = None
+    """train a cascade of runs within --out: small pictures first, then stages that enlarge them, as 8 16 32"""
     resume: bool = False
     """go on with the run in --out"""
     reading: Reading = field(default_factory=Reading)
@@ -73,6 +75,8 @@ def main(words: list[str]) -> int:
     """Parse, read the data, print the plan, train."""
     settings = parse(Train, "train", words)
     asked = recipe(settings)
+    if settings.cascade is not None or (settings.resume and (settings.out / CASCADE).is_file()):
+        return cascaded(settings, asked)
     (Run.open if settings.resume else Run.refuse_used)(settings.out)
     reading = given(settings.reading)
     if settings.resume and not reading:
@@ -92,12 +96,35 @@ def main(words: list[str]) -> int:
     for line in dataset.spec.describe():
         say(line)
     run = train(dataset, settings.out, asked, codec=settings.codec, resume=settings.resume, tell=say)
-    say(f"done: {run.directory}; {following(run, settings.data)}")
+    say(f"done: {run.directory}; {following(run, settings.data, bool(options.upscale))}")
     return 0
 
 
-def following(run: Run, data: str) -> str:
+def cascaded(settings: Train, asked: Recipe) -> int:
+    """Train the stages of a cascade.
+
+    Raises:
+        UsageError: for flags that it sets itself.
+    """
+    reading = given(settings.reading)
+    if {"upscale", "reduce"} & set(reading):
+        raise UsageError("--cascade says by how much pictures are reduced and enlarged; leave out --upscale, --reduce.")
+    if settings.codec is not None:
+        raise UsageError("A cascade's stages are of pictures themselves; leave out --codec, or --cascade.")
+    from osmotic.recipes.cascade import train_cascade
+    from osmotic.training.distributed import is_main
+
+    say = print if is_main() else _silent
+    asked = asked.model_copy(update={"reading": reading})
+    folder = train_cascade(settings.data, settings.out, settings.cascade, asked, resume=settings.resume, tell=say)
+    say(f"done: {folder}; draw from it with `{shlex.join(['osmotic', 'sample', str(folder)])}`")
+    return 0
+
+
+def following(run: Run, data: str, enlarges: bool) -> str:
     """What a run is for."""
+    if enlarges:
+        return f"enlarge pictures with `{shlex.join(['osmotic', 'upscale', str(run.directory), 'PICTURE'])}`"
     if run.recipe()["process"]["objective"] == AUTOENCODER:
         words = ["osmotic", "train", data, "--codec", str(run.directory), "--out"]
         return f"train on its latents with `{shlex.join(words)} LATENT_RUN`"

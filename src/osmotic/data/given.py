@@ -95,6 +95,22 @@ def read_image(paths: Sequence[Path], spec: Spec) -> FloatArray:
     return made(spec.control, read_given(paths, spec).x)
 
 
+def read_pictures(paths: Sequence[Path], channels: int) -> tuple[list[NDArray[np.uint8]], list[str]]:
+    """Pictures of any size ``(H, W, channels)``, and the names of those that lose their colours for a grey model.
+
+    Raises:
+        DataError: for a file that is none.
+    """
+    found, greyed = [], []
+    for path in paths:
+        picture = _picture(path)
+        if channels == 1 and picture.ndim == 3:
+            greyed.append(path.name)
+            picture = _luma(picture)
+        found.append(np.ascontiguousarray(as_channels(picture, channels)))
+    return found, greyed
+
+
 def read_mask(path: Path, spec: Spec) -> NDArray[np.bool_]:
     """Where a picture of a mask is bright, ``(H, W)``: what is to be made anew.
 

@@ -19,7 +19,6 @@ from osmotic.data.ports import ports
 from osmotic.data.spec import Spec
 from osmotic.training.recipe import Recipe
 
-
 NEEDS_LOW = (
     "This model enlarges pictures, so it needs a low resolution for each sample: use `osmotic upscale RUN PICTURE`, "
     'name pictures with --control, or say "image".'

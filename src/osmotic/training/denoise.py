@@ -28,8 +28,8 @@ class Drop:
     Args:
         whole: the probability that a sample is told nothing at all, in [0, 1].
         parts: that of each part of its condition, on top and independently; empty for none.
-        drawn: what is told of a batch in place of its condition where that is drawn anew in every step, on held-out data
-            too; None for the condition itself.
+        drawn: what is told of a batch in place of its condition where that is drawn anew in every step, also on
+            held-out data; None for the condition itself.
     """
 
     whole: float = 0.0

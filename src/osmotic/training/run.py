@@ -16,6 +16,8 @@ from osmotic.training.errors import RunError, SaveFailed
 from osmotic.training.manifest import Manifest
 
 RECIPE = "recipe.json"
+CASCADE = "cascade.json"
+"""In a folder of several runs: names them as the stages of a cascade."""
 STAGES = "stages"
 """In a student's run: the runs of its earlier rounds."""
 
@@ -92,6 +94,8 @@ class Run:
             raise RunError(
                 f"{directory} does not exist, so it is no run; make one with `osmotic train DATA --out {directory}`."
             )
+        if (run.directory / CASCADE).is_file():
+            raise RunError(f"{directory} is a cascade of several runs; name the folder of one of its stages.")
         for path in (run.recipe_path, run.data_path):
             if not path.is_file():
                 raise RunError(
