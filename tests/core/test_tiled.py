@@ -7,7 +7,7 @@ from osmotic import times
 from osmotic.cascade import nearest
 from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser, NeuralDenoiser
-from osmotic.estimate import V, Estimate, like
+from osmotic.estimate import Estimate, V, like
 from osmotic.guidance import ClassifierFree
 from osmotic.noise import generators, normal
 from osmotic.oracles import Gaussian

@@ -14,7 +14,7 @@ from osmotic.data.errors import plural
 from osmotic.training.autoencoding import AUTOENCODER, CODEC, OUTCOME, Outcome
 from osmotic.training.errors import RunError
 from osmotic.training.recipe import Distillation
-from osmotic.training.run import RECIPE, Run
+from osmotic.training.run import RECIPE, Run, is_cascade, stage_folders
 from osmotic.training.sampling import Tuned, Tuning
 
 PARTS = ("student", "architecture", "process", "options")
@@ -34,7 +34,11 @@ def main(words: list[str]) -> int:
     """Print what is known."""
     settings = parse(Info, "info", words)
     path = Path(settings.what).expanduser()
-    for line in about_run(path) if (path / RECIPE).is_file() else about_data(settings.what, given(settings.reading)):
+    if is_cascade(path):
+        lines = about_cascade(path)
+    else:
+        lines = about_run(path) if (path / RECIPE).is_file() else about_data(settings.what, given(settings.reading))
+    for line in lines:
         print(line)
     return 0
 
@@ -44,9 +48,27 @@ def about_data(what: str, reading: dict[str, Any]) -> list[str]:
     from osmotic.data.scan import scan
     from osmotic.data.source import Options
 
-    for made in ("control", "text_encoder"):  # made of the data when training begins
+    for made in ("control", "text_encoder", "reduce", "upscale"):  # made of the data when training begins
         reading.pop(made, None)
     return scan(what, Options(**reading)).lines()
+
+
+def about_cascade(path: Path) -> list[str]:
+    """What each stage of a cascade draws, and how far its training is."""
+    lines = [f"{path}: a cascade; `osmotic sample {path}` draws through all of its stages"]
+    for folder in stage_folders(path):
+        if not (folder / RECIPE).is_file():
+            lines.append(f"stage {folder}: not begun")
+            continue
+        run = Run.open(folder)
+        complete, data, recipe = run.complete(), run.data(), run.recipe()
+        at, steps = complete[0][1].step if complete else 0, int(recipe.get("options", {}).get("steps", 0))
+        control = data.get("control")
+        larger = f", {control['factor']} times larger" if isinstance(control, dict) and "factor" in control else ""
+        few = ", a few-step model" if recipe.get("student") else ""
+        shape = " x ".join(map(str, data.get("shape", ())))
+        lines.append(f"stage {folder}: {shape}{larger}{few}, at step {at:,} of {steps:,}")
+    return lines
 
 
 def about_run(path: Path) -> list[str]:

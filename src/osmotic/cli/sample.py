@@ -20,7 +20,7 @@ from osmotic.cli.wanted import Wanted, away, told
 from osmotic.data.errors import plural
 from osmotic.training.errors import RunError
 from osmotic.training.recipe import Frozen, Grid, Sampler
-from osmotic.training.run import CASCADE
+from osmotic.training.run import is_cascade
 from osmotic.training.sampling import SAMPLER, STEPS, Tuned
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def main(words: list[str]) -> int:
     settings, wanted = build(Sampling, given(command.sampling)), build(Wanted, given(command.wanted))
     guiding = build(Guiding, given(command.guiding))
     out = place(command.run / "samples" / f"seed-{settings.seed}", settings.out)
-    if (command.run / CASCADE).is_file():
+    if is_cascade(command.run):
         from osmotic.cli.cascade import draw as draw_cascade
 
         return draw_cascade(command.run, settings, wanted, guiding, out, words)

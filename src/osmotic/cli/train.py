@@ -15,7 +15,7 @@ from osmotic.data.source import Options as DataOptions
 from osmotic.training.autoencoding import AUTOENCODER, Autoencoding
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Distillation, Process, Recipe
-from osmotic.training.run import CASCADE, Run
+from osmotic.training.run import Run, is_cascade
 
 Training = flags(Options, "training", found=frozenset({"steps", "batch_size", "learning_rate"}))
 Net = flags(Architecture, "network", found=frozenset({"network", "widths", "blocks", "attention", "dropout"}))
@@ -75,7 +75,7 @@ def main(words: list[str]) -> int:
     """Parse, read the data, print the plan, train."""
     settings = parse(Train, "train", words)
     asked = recipe(settings)
-    if settings.cascade is not None or (settings.resume and (settings.out / CASCADE).is_file()):
+    if settings.cascade is not None or (settings.resume and is_cascade(settings.out)):
         return cascaded(settings, asked)
     (Run.open if settings.resume else Run.refuse_used)(settings.out)
     reading = given(settings.reading)

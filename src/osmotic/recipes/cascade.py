@@ -16,12 +16,11 @@ from osmotic.data.source import Options as Reading
 from osmotic.data.spec import Spec
 from osmotic.recipes.train import train
 from osmotic.training import checkpoint
-from osmotic.training.cascade import is_cascade, stage_folders
 from osmotic.training.errors import RunError
 from osmotic.training.model import stored
 from osmotic.training.options import Options
 from osmotic.training.recipe import Recipe, explicit
-from osmotic.training.run import CASCADE, RECIPE, Run, write_json
+from osmotic.training.run import CASCADE, RECIPE, Run, is_cascade, stage_folders, write_json
 
 
 def train_cascade(

@@ -107,6 +107,8 @@ def upscale(
         )
     if not 0 <= noise <= 1:
         raise ValueError(f"The noise over a picture is a level from 0 (none) to 1; got {noise}.")
+    if guidance != 1 and not cond:
+        raise ValueError("Guidance leads towards what is said of the pictures; say a class or a text, or leave it out.")
     x = low.to(model.device, torch.float32)
     once = _Once(model, guidance, model.plan(sampler, steps), noise, batch_size, progress or (lambda done: None))
     for number in range(passes(model.spec, factor)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from osmotic.training.enlarging import shown
 from osmotic.training.errors import RunError
 from osmotic.training.model import Model, Told
 from osmotic.training.model import load as load_run
-from osmotic.training.run import CASCADE
+from osmotic.training.run import is_cascade, stage_folders
 
 AUGMENTATION = 0.1
 """The level of the noise over what a stage enlarges, where nothing is said (benchmarks/results/upscale.md)."""
@@ -229,30 +228,6 @@ def _refuse_unfit(name: str, before: Spec | None, spec: Spec) -> None:
             f"{name} makes pictures of shape {spec.shape} out of others {control.factor} times smaller, and the stage "
             f"before it draws {before.shape}; the stages do not fit."
         )
-
-
-def is_cascade(directory: str | Path) -> bool:
-    """Whether a folder holds one."""
-    return (Path(directory) / CASCADE).is_file()
-
-
-def stage_folders(directory: str | Path) -> list[Path]:
-    """The runs of a cascade's stages, as its ``cascade.json`` names them, relative to it.
-
-    Raises:
-        RunError: if there is no such file, or it holds something else.
-    """
-    path = Path(directory) / CASCADE
-    try:
-        names = json.loads(path.read_bytes())["stages"]
-        assert isinstance(names, list)
-        assert names
-        assert all(isinstance(name, str) for name in names)
-    except OSError as error:
-        raise RunError(f"{directory} is no cascade: {path.name} cannot be read ({error.strerror}).") from None
-    except (ValueError, KeyError, TypeError, AssertionError, RecursionError):
-        raise RunError(f'{path} should hold {{"stages": [RUN, ...]}}, the folder of each stage.') from None
-    return [Path(directory) / name for name in names]
 
 
 def load(

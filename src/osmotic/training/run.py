@@ -196,6 +196,30 @@ class Run:
             yield
 
 
+def is_cascade(directory: str | Path) -> bool:
+    """Whether a folder holds one."""
+    return (Path(directory) / CASCADE).is_file()
+
+
+def stage_folders(directory: str | Path) -> list[Path]:
+    """The runs of a cascade's stages, as its ``cascade.json`` names them, relative to it.
+
+    Raises:
+        RunError: if there is no such file, or it holds something else.
+    """
+    path = Path(directory) / CASCADE
+    try:
+        names = json.loads(path.read_bytes())["stages"]
+        assert isinstance(names, list)
+        assert names
+        assert all(isinstance(name, str) for name in names)
+    except OSError as error:
+        raise RunError(f"{directory} is no cascade: {path.name} cannot be read ({error.strerror}).") from None
+    except (ValueError, KeyError, TypeError, AssertionError, RecursionError):
+        raise RunError(f'{path} should hold {{"stages": [RUN, ...]}}, the folder of each stage.') from None
+    return [Path(directory) / name for name in names]
+
+
 def whole_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """(line, parsed line) for the leading lines of a JSON-lines file that are complete."""
     for line in path.read_bytes().splitlines(keepends=True):
