@@ -155,8 +155,8 @@ def test_conditions_are_cut_where_they_have_places_and_guidance_goes_around_or_i
 
 
 def test_no_seams_in_a_field_whose_windows_are_drawn_exactly():
-    """A stationary periodic field of period 8, drawn by the exact law of its 16-cell windows, 8 x 8 of them (128 cells a
-    side): steps between neighbours across windows' edges are as large as all others.
+    """A stationary field of waves of period 8 and disturbances, drawn by the exact law of its 16-cell windows on 128
+    cells a side, 64 times a window: steps between neighbours across windows' edges are as large as all others.
 
     The standard error of the difference is estimated from the pictures, which are independent.
     """

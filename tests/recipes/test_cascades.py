@@ -84,7 +84,7 @@ def exact() -> Cascade:
 
 @pytest.mark.parametrize("level", [0.0, 0.1, 0.4])
 def test_exact_stages_draw_the_joint_law_of_a_field(level):
-    """4000 samples by one call; moments of the high resolution, and of what it was given, within five standard errors."""
+    """4000 samples by one call: moments of both resolutions together, within five standard errors."""
     n, cascade = 4000, exact()
     low, high = (x.flatten(1).double() for x in cascade.resolutions(n, steps=40, augmentation=level))
     mean, covariance = law()
