@@ -42,13 +42,15 @@ Array = np.ndarray[Any, Any]
 Row = dict[str, object]
 
 
-def run(data: Array, out: Path, steps: int, batch: int, rate: float, widths: tuple[int, ...], **reading: int) -> Model:
+def run(
+    data: Array, out: Path, steps: int, ema: float, batch: int, rate: float, widths: tuple[int, ...], **reading: int
+) -> Model:
     """A small run, made or gone on with."""
     options = Options(
         steps=steps,
         batch_size=batch,
         learning_rate=rate,
-        ema=(steps / 12,),
+        ema=(ema,),
         preview_every=steps,
         evaluate_every=steps,
         checkpoint_every=500,
@@ -82,7 +84,7 @@ def small(images: Array, factor: int) -> Array:
 
 def fashion(train: Array, test: Array, folder: Path) -> list[Row]:
     """Held-out pictures of which the model is told 7 x 7 pixels of 8 bits."""
-    model, truth = run(train, folder / "fashion", 1500, 32, 1.5e-3, (24, 48, 64), upscale=4), test[:COUNT]
+    model, truth = run(train, folder / "fashion", 1500, 150.0, 32, 1.5e-3, (24, 48, 64), upscale=4), test[:COUNT]
     judge = Judge(train, test)
     given = np.rint(small(truth, 4)).astype(np.uint8)
     x = torch.from_numpy(given.astype(np.float32) / 127.5 - 1).movedim(-1, 1)
@@ -109,8 +111,8 @@ def fashion(train: Array, test: Array, folder: Path) -> list[Row]:
 
 def cascade(train: Array, test: Array, folder: Path) -> list[Row]:
     """Samples from noise through both stages, with the level of the noise over what is enlarged."""
-    base = run(train, folder / "base", 2500, 48, 2e-3, (32, 64), reduce=4)
-    stages = Cascade([base, run(train, folder / "fashion", 1500, 32, 1.5e-3, (24, 48, 64), upscale=4)])
+    base = run(train, folder / "base", 2500, 200.0, 48, 2e-3, (32, 64), reduce=4)
+    stages = Cascade([base, run(train, folder / "fashion", 1500, 150.0, 32, 1.5e-3, (24, 48, 64), upscale=4)])
     judge, rows = Judge(train, test), []
     for level in LEVELS:
         drawn = stages.decode(stages.sample(COUNT, augmentation=level, batch_size=250))
@@ -125,7 +127,7 @@ def texture(train: Array, test: Array, folder: Path) -> list[Row]:
     wide = waves(8 * SIDE + 2048, rng)[None]
     corners = rng.integers(0, 2048, (4000, 2))
     crops = np.stack([wide[0, a : a + SIDE, b : b + SIDE] for a, b in corners])
-    model = run(crops, folder / "texture", 400, 32, 2e-3, (16, 32), upscale=4)
+    model = run(crops, folder / "texture", 400, 40.0, 32, 2e-3, (16, 32), upscale=4)
     truth = wide[:, 2048:, 2048:]
     given = np.rint(small(truth, 4)).astype(np.uint8)
     low = torch.from_numpy(given.astype(np.float32) / 127.5 - 1).movedim(-1, 1)
@@ -178,8 +180,8 @@ WORDS = {
     "fashion": f"{COUNT:,} held-out pictures, 7 x 7 made 28 x 28. Feature distance: Frechet, random convolutions as in "
     f"`osmotic evaluate`, to {REFERENCE:,} other held-out pictures; that of the truth is what a perfect model gets.",
     "cascade": f"{COUNT:,} samples through both stages, likewise.",
-    "texture": "A texture that repeats every 64 pixels, 64 x 64 made 256 x 256 by windows of 32 x 32: mean absolute step "
-    "between neighbours in grey levels. Windows apart are drawn one by one and put side by side.",
+    "texture": "A texture that repeats every 64 pixels, 64 x 64 made 256 x 256 by windows of 32 x 32: mean absolute "
+    "step between neighbours in grey levels. Windows apart are drawn one by one and put side by side.",
 }
 
 
