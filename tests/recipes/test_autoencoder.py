@@ -113,7 +113,9 @@ def test_a_tables_columns_are_judged_in_their_own_units(wine, tmp_path):
     real, guess = (to_table(part.numpy(), dataset.spec, None, None) for part in (x, made))
     ash = math.sqrt(np.mean((np.array(real["ash"], float) - np.array(guess["ash"], float)) ** 2))
     assert found.columns["ash"] == pytest.approx(ash, rel=1e-3)
-    assert found.columns["strong"] == pytest.approx(np.mean([a != b for a, b in zip(real["strong"], guess["strong"])]))
+    assert found.columns["strong"] == pytest.approx(
+        np.mean([a != b for a, b in zip(real["strong"], guess["strong"], strict=True)])
+    )
 
 
 def test_the_codec_is_the_same_bits_however_often_it_is_made(tmp_path):

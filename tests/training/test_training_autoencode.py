@@ -1,4 +1,4 @@
-"""Autoencoders in the loop: principal axes, exact resuming, passes and processes that are one, codes that are shared."""
+"""Autoencoders in the loop: principal axes, exact resuming, passes and processes that are one, shared codes."""
 
 from __future__ import annotations
 
