@@ -190,13 +190,13 @@ def test_names_of_the_recipe_are_those_of_the_catalogues():
     from osmotic.times import GRIDS
     from osmotic.training import recipe
     from osmotic.training.autoencoding import AUTOENCODER
-    from osmotic.training.build import CLASSIFIER, OBJECTIVES
+    from osmotic.training.build import CLASSIFIER, CONTRASTIVE, OBJECTIVES
     from osmotic.training.lsgm import LSGM
 
-    others = {CLASSIFIER: None, AUTOENCODER: None, LSGM: None, **{n: m for n, m in METHODS.items() if not m.teacher}}
+    others = [CLASSIFIER, AUTOENCODER, LSGM, CONTRASTIVE, *(n for n, m in METHODS.items() if not m.teacher)]
     for names, catalogue in [
         (recipe.Schedule, SCHEDULES),
-        (recipe.Objective, {**OBJECTIVES, **others}),
+        (recipe.Objective, [*OBJECTIVES, *others]),
         (recipe.Method, METHODS),
         (recipe.Target, TARGETS),
         (recipe.Law, LAWS),

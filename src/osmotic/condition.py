@@ -17,7 +17,7 @@ class Condition:
 
     Args:
         vector: class labels ``(B,)`` int64, or attributes ``(B, A)`` floating, each a number or the number of a
-            category, NaN where it is not known; joins the time embedding.
+            category, NaN where it is not known, or an embedding ``(B, D)``; joins the time embedding.
         tokens: ids ``(B, L)`` int64 or features ``(B, L, D)``; attended to (text).
         mask: ``(B, L)`` bool, True where a token is real.
         image: ``(B, C, *S)``; concatenated to the input (low resolution, masks, edits).

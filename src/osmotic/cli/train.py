@@ -121,11 +121,21 @@ def cascaded(settings: Train, asked: Recipe) -> int:
     return 0
 
 
+USE = {
+    "classifier": "lead samples with `osmotic sample --classifier`",
+    "contrastive": "osmotic.recipes.unclip reads it",
+}
+"""Of runs that draw nothing."""
+
+
 def following(run: Run, data: str, enlarges: bool) -> str:
     """What a run is for."""
+    objective = run.recipe()["process"]["objective"]
+    if objective in USE:
+        return USE[objective]
     if enlarges:
         return f"enlarge pictures with `{shlex.join(['osmotic', 'upscale', str(run.directory), 'PICTURE'])}`"
-    if run.recipe()["process"]["objective"] == AUTOENCODER:
+    if objective == AUTOENCODER:
         words = ["osmotic", "train", data, "--codec", str(run.directory), "--out"]
         return f"train on its latents with `{shlex.join(words)} LATENT_RUN`"
     return f"draw from it with `{shlex.join(['osmotic', 'sample', str(run.directory)])}`"

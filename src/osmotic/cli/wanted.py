@@ -52,7 +52,7 @@ def told(spec: Spec, wanted: Wanted, count: int, turns: bool = True) -> dict[str
     """
     said: dict[str, Any] = dict(wanted.attributes or {})
     for name in said:
-        if name not in spec.parts or name in ("class", "text", "image"):
+        if name not in spec.parts or name in ("class", "text", "image", "embedding"):
             others = [a.name for a in spec.attributes]
             have = f"; it was told {listed(others, 20)}" if others else "; leave out --set"
             raise UsageError(f"This model was told no {name!r}{have}.")

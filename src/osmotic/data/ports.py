@@ -55,12 +55,14 @@ def ports(
     attributes: Values | None,
     texts: Sequence[str] | Texts | None,
     image: bool = True,
+    embedding: NDArray[np.float32] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """What a model is told of samples, as :meth:`Dataset.told` gives it but for images and for :class:`Texts`.
 
     A part that is None is not known of any of them: it is hidden by ``keep``, ``(count, parts)``, which is left out
     where all is known. `image`: whether the images, which are looked up for each batch, are known. The noise over a low
-    resolution is 0: it is put there in training, or by who draws.
+    resolution is 0: it is put there in training, or by who draws. Classes and attributes cannot stand beside an
+    embedding, which takes their port.
     """
     found: dict[str, NDArray[Any]] = {}
     known = [attributes is not None] * len(spec.attributes)
@@ -75,6 +77,9 @@ def ports(
         found["vector"] = vector
     elif spec.classes is not None:
         found["vector"] = first
+    if spec.embedding is not None:
+        known.append(embedding is not None)
+        found["vector"] = np.zeros((count, spec.embedding.width), np.float32) if embedding is None else embedding
     if isinstance(spec.control, Low):
         known.append(True)
         rest = found.get("vector", np.zeros((count, 0), np.float32)).reshape(count, -1)

@@ -12,6 +12,7 @@ from .attributes import Attribute
 from .captions import Captions
 from .columns import Columns
 from .controls import LEVEL, Beside, Control, Low
+from .embedding import Embedding
 from .encoder import Encoder
 from .encoding import Array, Frozen, Pixels, Standard
 from .errors import listed, plural
@@ -19,7 +20,7 @@ from .errors import listed, plural
 Kind = Literal["images", "vectors", "sequences", "table", "array"]
 Encoding = Annotated[Pixels | Standard | Columns, Field(discriminator="type")]
 
-SAME = ("kind", "shape", "count", "classes", "encoding", "attributes", "captions", "control")
+SAME = ("kind", "shape", "count", "classes", "encoding", "attributes", "captions", "control", "embedding")
 """What two descriptions of the same data have in common."""
 
 SMALL = 2000
@@ -33,8 +34,9 @@ class Spec(Frozen):
 
     `shape`: one sample as the network sees it, channels first, without the batch. `classes`: names of the classes, None
     when there are no labels. `attributes`: what else is known of every sample, `captions`: how its text is read,
-    `control`: which image goes with it, made of it or given; all of that is what a model may be told. `source`: where
-    the data came from. `count`: samples. `facts`: what was found on reading that a person should know.
+    `control`: which image goes with it, made of it or given, `embedding`: which vector; all of that is what a model may
+    be told. `source`: where the data came from. `count`: samples. `facts`: what was found on reading that a person
+    should know.
     """
 
     kind: Kind
@@ -43,6 +45,7 @@ class Spec(Frozen):
     attributes: tuple[Attribute, ...] = ()
     captions: Captions | Encoder | None = None
     control: Control | None = None
+    embedding: Embedding | None = None
     source: str
     count: PositiveInt
     encoding: Encoding
@@ -81,7 +84,7 @@ class Spec(Frozen):
     def known(self) -> list[str]:
         """One line for each thing besides the class that a model is told."""
         lines = [attribute.describe() for attribute in self.attributes]
-        lines += [] if self.captions is None else [self.captions.describe()]
+        lines += [found.describe() for found in (self.captions, self.embedding) if found is not None]
         if isinstance(self.control, Beside):
             colours = "RGB" if self.control.channels == 3 else "grey"
             lines.append(f"told an image beside each: {self.control.name}, {colours}")
@@ -93,9 +96,10 @@ class Spec(Frozen):
     def parts(self) -> tuple[str, ...]:
         """The names of what a model may be told, each of which can be hidden on its own."""
         first = () if self.classes is None else ("class",)
+        vector = () if self.embedding is None else ("embedding",)
         text, image = () if self.captions is None else ("text",), () if self.control is None else ("image",)
         level = (LEVEL,) if isinstance(self.control, Low) else ()
-        return (*first, *(attribute.name for attribute in self.attributes), *level, *text, *image)
+        return (*first, *(attribute.name for attribute in self.attributes), *vector, *level, *text, *image)
 
     def columns(self) -> list[str]:
         """One line for each of the first columns of a table; empty for other kinds."""

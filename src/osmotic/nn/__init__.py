@@ -14,6 +14,7 @@ from osmotic.nn.conditioning import Context, Embedding
 from osmotic.nn.dense import Dense
 from osmotic.nn.discriminator import Discriminator
 from osmotic.nn.dit import DiT, DiTBlock
+from osmotic.nn.dual import DualEncoder, TextEncoder
 from osmotic.nn.embedding import Fourier, Sinusoidal
 from osmotic.nn.mlp import MLP, MLPBlock
 from osmotic.nn.patch_discriminator import PatchDiscriminator
@@ -34,6 +35,7 @@ __all__ = [
     "DiT",
     "DiTBlock",
     "Discriminator",
+    "DualEncoder",
     "Embedding",
     "Encoder",
     "Fourier",
@@ -45,6 +47,7 @@ __all__ = [
     "Quantised",
     "ResidualBlock",
     "Sinusoidal",
+    "TextEncoder",
     "UNet",
     "count",
     "health",

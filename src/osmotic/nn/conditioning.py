@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from osmotic.condition import Condition
 from osmotic.nn.embedding import AimEmbedding, Fourier, ScaleEmbedding, Sinusoidal, TimeEmbedding
-from osmotic.nn.ports import Attributes, Draws, Features, Image, Labels, MeanToken, Tokens, Vocabulary
+from osmotic.nn.ports import Attributes, Draws, Features, Image, Labels, MeanToken, Tokens, Vector, Vocabulary
 
 
 class Context(NamedTuple):
@@ -46,6 +46,7 @@ class Embedding(nn.Module):
         classes: number of class labels; ``cond.vector`` is then ``(B,)`` integers in ``0..classes-1``.
         attributes: for each column of ``cond.vector``, then ``(B, A)`` floating, how many categories it has, None for a
             real number, best standardised.
+        vector: numbers of an embedding; ``cond.vector`` is then ``(B, vector)`` floating and hidden as a whole.
         vocabulary: number of token ids; ``cond.tokens`` is then ``(B, L)`` integers, and their order counts.
         reader: layers of the transformer that reads token ids, trained with the network.
         token_features: width of ready token features; ``cond.tokens`` is then ``(B, L, token_features)``, a
@@ -71,6 +72,7 @@ class Embedding(nn.Module):
         width: int,
         classes: int | None = None,
         attributes: Sequence[int | None] | None = None,
+        vector: int | None = None,
         vocabulary: int | None = None,
         reader: int = 0,
         token_features: int | None = None,
@@ -82,8 +84,11 @@ class Embedding(nn.Module):
         always: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        if classes is not None and attributes is not None:
-            raise ValueError("The vector port holds class labels or attributes: give classes or attributes, not both.")
+        if sum(kind is not None for kind in (classes, attributes, vector)) > 1:
+            raise ValueError(
+                "The vector port holds class labels, attributes or an embedding: give classes, attributes or vector, "
+                "not several."
+            )
         if vocabulary is not None and token_features is not None:
             raise ValueError("The tokens port holds ids or features: give vocabulary or token_features, not both.")
         self.width = width
@@ -94,7 +99,9 @@ class Embedding(nn.Module):
         self.scale = ScaleEmbedding(width) if scales else None
         self.latents = latents
         self.latent = Draws(latents, width) if latents else None
-        self.vector: Labels | Attributes | None = None
+        self.vector: Labels | Attributes | Vector | None = None
+        if vector is not None:
+            self.vector = Vector(vector, width)
         if classes is not None:
             self.vector = Labels(classes, width)
         if attributes is not None:
@@ -127,7 +134,7 @@ class Embedding(nn.Module):
             tokens, mask = self.tokens(x, cond.tokens, cond.mask, rest.pop())
             vector = vector + self.pool(tokens, mask)
         if self.vector is not None:
-            alone = isinstance(self.vector, Labels)
+            alone = not isinstance(self.vector, Attributes)
             vector = vector + self.vector(x, cond.vector, rest[0] if alone else keep[:, : len(rest)])
         return Context(nn.functional.silu(vector), tokens, mask, image, _valid(x, cond))
 

@@ -102,6 +102,31 @@ class Attributes(nn.Module):
         return torch.stack(embedded).sum(0)
 
 
+class Vector(nn.Module):
+    """An embedding ``(B, D)`` through two linear layers, or a learned null. Gives ``(B, width)``.
+
+    It joins the time embedding as in unCLIP (Ramesh et al. 2022, arXiv 2204.06125); best for numbers of order 1.
+    """
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.features = features
+        self.layers = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
+        self.null = nn.Parameter(torch.randn(width) * width**-0.5)
+
+    def forward(self, x: Tensor, values: Tensor | None, keep: Tensor) -> Tensor:
+        shape = (len(x), self.features)
+        if values is None:
+            values = torch.zeros(shape, device=x.device)
+        if values.shape != shape or not values.is_floating_point():
+            raise ValueError(
+                f"cond.vector holds an embedding here: expected {shape} floating, found {tuple(values.shape)} of "
+                f"{values.dtype}."
+            )
+        embedded = self.layers(torch.where(keep[:, None], values, 0).to(self.null.dtype))
+        return torch.where(keep[:, None], embedded, self.null)
+
+
 class Draws(nn.Module):
     """Normal numbers ``(B, L)`` through two linear layers, after the manner of a mapping network. Gives ``(B, width)``.
 

@@ -4,6 +4,7 @@ from osmotic.objectives.adversarial import Adversarial, adaptive_weight, hinge_d
 from osmotic.objectives.bottleneck import commitment, kl_normal
 from osmotic.objectives.bound import Parts, bound, term
 from osmotic.objectives.continuous_bound import continuous_bound
+from osmotic.objectives.contrastive import info_nce
 from osmotic.objectives.couplings import ClasswiseOT, Coupling, Independent, MiniBatchOT
 from osmotic.objectives.decoders import Continuous, Decoder, Discretised, Softmax
 from osmotic.objectives.denoising import denoising
@@ -37,6 +38,7 @@ __all__ = [
     "hinge_generator",
     "hybrid",
     "implicit",
+    "info_nce",
     "kl_normal",
     "negative_entropy",
     "perceptual",

@@ -18,7 +18,7 @@ from osmotic.data.spec import Spec
 from osmotic.flow_map import FlowMap
 from osmotic.nn import count
 from osmotic.training.autoencoding import AUTOENCODER, Autoencoding
-from osmotic.training.build import CLASSIFIER
+from osmotic.training.build import CLASSIFIER, CONTRASTIVE
 from osmotic.training.conditions import blank
 from osmotic.training.feed import Samples, fetch
 from osmotic.training.recipe import Process, Recipe, Student
@@ -80,8 +80,9 @@ def aim(recipe: Recipe) -> list[str]:
             f"objective: {process.objective}, a bound on the likelihood of data and of latents learned with it, "
             f"{plural(how.latent_channels or 0, 'channel')} of them",
         ]
+    path = f"process: {process.schedule} path, {process.target} target, sigma_data {process.sigma_data}"
     return [
-        f"process: {process.schedule} path, {process.target} target, sigma_data {process.sigma_data}",
+        *([] if process.objective == CONTRASTIVE else [path]),
         f"objective: {objective(process) if recipe.student is None else student(recipe.student)}",
     ]
 
@@ -98,6 +99,8 @@ def autoencoding(how: Autoencoding) -> str:
 
 def objective(process: Process) -> str:
     """The objective and what of the process it uses: the others have times or weights of their own."""
+    if process.objective == CONTRASTIVE:
+        return "contrastive, each picture among the captions of a step and each caption among its pictures"
     times = "every level of its own ladder equally often" if process.objective == "ncsn" else f"{process.law} times"
     weight = f", {process.weight} weight" if process.objective in WEIGHTED else ""
     coupling = "" if process.coupling == "independent" else f", noise coupled by {process.coupling}"

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from pydantic import BaseModel
 
-from osmotic.codecs import Codec
 from osmotic.data.augment import Augmentation, HorizontalFlip, Shift, Turn, VerticalFlip
 from osmotic.data.controls import MADE
 from osmotic.data.dataset import Dataset, open_data, split
@@ -19,24 +18,25 @@ from osmotic.data.source import Options as Reading
 from osmotic.data.spec import Spec
 from osmotic.distill import METHODS, making
 from osmotic.recipes import plan
-from osmotic.recipes.preview import preview
-from osmotic.recipes.reconstruct import finish, reconstructions
+from osmotic.recipes.latent import latent
+from osmotic.recipes.reconstruct import finish
 from osmotic.recipes.resuming import begun, refuse_change, refuse_options, refuse_other_data
+from osmotic.recipes.watching import hooks
 from osmotic.training import autoencoder_defaults, build, coding, defaults, lsgm
 from osmotic.training.autoencoders import reconstruction, refuse_autoencoding
 from osmotic.training.autoencoding import AUTOENCODER, Autoencoding
 from osmotic.training.codec import finished, forget
-from osmotic.training.coding import Said, opened
-from osmotic.training.distributed import World, joined
+from osmotic.training.coding import Said
+from osmotic.training.contrast import WHOLE, contrast
+from osmotic.training.distributed import joined
 from osmotic.training.errors import RunError
-from osmotic.training.hooks import Hook
 from osmotic.training.latents import FOLDER as LATENTS
 from osmotic.training.latents import Latents, cached
 from osmotic.training.loop import fit
 from osmotic.training.lsgm import EndToEnd, plain
 from osmotic.training.model import stored
 from osmotic.training.options import Options
-from osmotic.training.recipe import Coded, Recipe, explicit
+from osmotic.training.recipe import Recipe, explicit
 from osmotic.training.run import Run
 from osmotic.training.task import Task
 
@@ -87,6 +87,8 @@ def train(
         training, held_out = split(seen, recipe.holdout, recipe.options.seed)
         coupling = build.coupling(recipe.process, seen.spec)
         task = tasked(recipe, seen.spec, world.device)
+        if recipe.process.objective == build.CONTRASTIVE and world.size > 1:
+            raise RunError(WHOLE)
         if tell is not None and world.main:
             tell("measuring what a step costs")
             measured = plan.measure(task, training, recipe, coding.seen(dataset.spec, recipe.codec), world.device)
@@ -106,7 +108,7 @@ def train(
             run,
             recipe.options,
             held_out if len(held_out) else None,
-            hooks(recipe, dataset, held_out if len(held_out) else training, coder),
+            hooks(recipe, dataset, training, held_out, coder),
             augmentations(recipe),
             device,
             coupling,
@@ -121,71 +123,10 @@ def train(
         return run
 
 
-def hooks(recipe: Recipe, dataset: Dataset, judged: Dataset, codec: Codec | None) -> list[Hook]:
-    """The pictures that are drawn while training: samples of all data, or what is made of those that are judged."""
-    objective = recipe.process.objective
-    if objective == build.CLASSIFIER:
-        return []
-    return [reconstructions(recipe, judged) if objective == AUTOENCODER else preview(recipe, dataset, codec)]
-
-
 def further(run: Run, options: Options) -> bool:
     """Whether there are steps left that a run has no whole checkpoint of."""
     complete = run.complete()
     return not complete or complete[0][1].step < options.steps
-
-
-def latent(
-    dataset: Dataset, out: str | Path, asked: Recipe, said: Said | None, resume: bool, world: World
-) -> Latents | None:
-    """The data as latents, of the codec that is said or, of a run that is resumed, of its own.
-
-    Raises:
-        RunError: for a codec that does not fit the data, or another than a run was begun with.
-    """
-    if not resume:
-        if said is None:
-            return None
-        training, _ = split(dataset, asked.holdout, asked.options.seed)
-        codec, coded = world.from_main(lambda: opened(said, training))
-        refuse_coded(dataset.spec, asked, coded)
-        return Latents(dataset, codec, coded, world.device)
-    run = Run.open(out)
-    before = stored(run)[0]
-    if before.process.objective == lsgm.LSGM:
-        return None
-    own = coding.kept(run, before)
-    if said is not None and not _same(said, before.codec, dataset):
-        was = "no codec" if before.codec is None else f"--codec {before.codec.source}"
-        raise RunError(f"{out} was trained with {was}, which cannot become {said} on the way; start a new run.")
-    return None if own is None or before.codec is None else Latents(dataset, own, before.codec, world.device)
-
-
-def _same(said: Said, coded: Coded | None, dataset: Dataset) -> bool:
-    """Whether a codec is the one that a run was begun with; what was fitted to data is known by its name."""
-    if coded is None:
-        return False
-    return said == coded.source if said in coding.LINEAR else opened(said, dataset)[1].fingerprint == coded.fingerprint
-
-
-def refuse_coded(spec: Spec, recipe: Recipe, coded: Coded) -> None:
-    """Refuse what latents cannot have.
-
-    Raises:
-        RunError: saying what, and what to do.
-    """
-    if recipe.process.objective in (build.CLASSIFIER, AUTOENCODER, lsgm.LSGM):
-        raise RunError(f"--objective {recipe.process.objective} reads the data themselves; leave out --codec.")
-    if augmentations(recipe):
-        raise RunError(
-            "Latents are encoded once, so nothing can be mirrored, turned or shifted any more; leave that out, or do "
-            "it to the files."
-        )
-    if spec.control is not None:
-        raise RunError(
-            f"A control image has the data's size {spec.shape[1:]}, and latents have {coded.shape[1:]}; leave out "
-            "--control, or train without --codec."
-        )
 
 
 def continued(dataset: Dataset, out: str | Path, asked: Recipe) -> Recipe:
@@ -273,6 +214,9 @@ def tasked(recipe: Recipe, spec: Spec, device: torch.device) -> Task:
     if objective == AUTOENCODER:
         making.refuse_numbers(recipe.distillation)
         return reconstruction(recipe, spec, device)
+    if objective == build.CONTRASTIVE:
+        making.refuse_numbers(recipe.distillation)
+        return contrast(recipe, spec, device)
     if not making.scratch(objective):
         making.refuse_numbers(recipe.distillation)
         return build.task(recipe, spec, device)

@@ -45,7 +45,8 @@ READER = 2  # layers of the transformer that reads captions
 LEVELS, NOISIEST, CLEANEST = 200, 160.0, 0.004
 
 CLASSIFIER = "classifier"
-"""The objective whose runs hold no denoiser."""
+CONTRASTIVE = "contrastive"
+"""The objectives whose runs hold no denoiser, but a classifier and a dual encoder."""
 
 # Objectives that teach the variance of ancestral steps: their networks give twice the channels.
 LEARNED_VARIANCE = frozenset({"hybrid", "bound"})
@@ -103,6 +104,8 @@ def told(spec: Spec) -> dict[str, Any]:
         ports["attributes"] = (*classes, *(attribute.categories for attribute in spec.attributes), *level)
     elif classes:
         ports["classes"] = classes[0]
+    if spec.embedding is not None:
+        ports["vector"] = spec.embedding.width
     if isinstance(spec.captions, Encoder):
         ports["token_features"] = spec.captions.width
     elif spec.captions is not None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from osmotic.cascade import nearest
 from osmotic.condition import Condition
 from osmotic.data.attributes import parse
 from osmotic.data.controls import LEVEL, Low, channels
+from osmotic.data.embedding import Embedding
 from osmotic.data.errors import closest, listed
 from osmotic.data.ports import ports
 from osmotic.data.spec import Spec
@@ -58,7 +60,9 @@ def told(spec: Spec, wanted: Mapping[str, Any], n: int) -> Condition:
         texts = ["" if value is None else str(value) for value in each["text"]]
         for text in set(texts):
             spec.captions.prompt(text)
-    known = {name: torch.from_numpy(values) for name, values in ports(spec, n, labels, attributes, texts).items()}
+    vectors = None if spec.embedding is None else embeddings(spec.embedding, each["embedding"])
+    found = ports(spec, n, labels, attributes, texts, embedding=vectors)
+    known = {name: torch.from_numpy(values) for name, values in found.items()}
     known |= {} if spec.control is None else {"image": images(spec, each["image"])}
     if enlarging:
         known["vector"][:, -1] = torch.tensor([_level(value) for value in each[LEVEL]])
@@ -105,6 +109,19 @@ def _level(value: Any) -> float:
     return level
 
 
+def embeddings(embedding: Embedding, each: list[Any]) -> NDArray[np.float32]:
+    """The vector ``(n, width)`` of each sample, zero where there is none.
+
+    Raises:
+        DataError: for one of another width or without a direction.
+    """
+    found = np.zeros((len(each), embedding.width), np.float32)
+    for i, vector in enumerate(each):
+        if vector is not None:
+            found[i] = embedding.prompt(vector)
+    return found
+
+
 def blank(spec: Spec, n: int) -> Condition | None:
     """A condition of n samples of whom nothing is said, with all ports; None for data that have none."""
     known = {"image": torch.zeros(spec.shape)} if isinstance(spec.control, Low) else {}
@@ -118,8 +135,8 @@ def rows(name: str, value: Any, n: int) -> list[Any]:
         ValueError: for as many as are neither 1 nor n.
     """
     if isinstance(value, Tensor | np.ndarray):
-        image = name == "image"  # one for all, or one for each
-        value = ([value] if value.ndim == 3 else list(value)) if image else value.reshape(-1).tolist()
+        single = {"image": 3, "embedding": 1}.get(name)  # the axes of one for all; one more, and there is one for each
+        value = value.reshape(-1).tolist() if single is None else [value] if value.ndim == single else list(value)
     if isinstance(value, str) or not isinstance(value, Sequence):
         return [value] * n
     if len(value) not in (1, n):
@@ -170,7 +187,15 @@ def refuse_unlearned(spec: Spec, recipe: Recipe, diagonal: bool, shown: Conditio
                 "Guidance leads towards a class or a text, and this model was told neither; leave the guidance "
                 "scale at 1."
             )
-        what = "a class" if spec.classes else "a text" if spec.captions else "an attribute"
+        what = (
+            "a class"
+            if spec.classes
+            else "a text"
+            if spec.captions
+            else "an embedding"
+            if spec.embedding
+            else "an attribute"
+        )
         raise ValueError(f"Guidance leads towards {what}; name one, or leave the guidance scale at 1.")
     learned = None if recipe.student is None else recipe.student.scales
     if learned is not None:

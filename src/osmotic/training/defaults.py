@@ -41,8 +41,9 @@ def fill(recipe: Recipe, spec: Spec) -> Recipe:
     if widths is not None and "attention" in architecture:
         # Other widths, other levels: only the coarsest of three or more attends.
         architecture["attention"] = (len(widths) - 1,) if len(widths) > 2 else ()
-    if spec.captions is not None and architecture.get("attention") == ():
-        architecture["attention"] = (len(widths or architecture["widths"]) - 1,)  # by which a U-Net reads texts
+    if (spec.captions or spec.embedding) is not None and architecture.get("attention") == ():
+        # By which a U-Net reads texts, and knows where things are: convolutions told a vector know all but the place.
+        architecture["attention"] = (len(widths or architecture["widths"]) - 1,)
     return recipe.model_copy(
         update={
             "architecture": merged(recipe.architecture, architecture),

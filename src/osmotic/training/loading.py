@@ -53,6 +53,8 @@ def refuse_other(directory: str | Path, recipe: Recipe) -> None:
     """
     if recipe.process.objective == build.CLASSIFIER:
         raise RunError(f"{directory} is a classifier, which draws nothing; pass it to `osmotic sample --classifier`.")
+    if recipe.process.objective == build.CONTRASTIVE:
+        raise RunError(f"{directory} is a dual encoder, which draws nothing; see `python -m osmotic.recipes.unclip`.")
     if recipe.process.objective == AUTOENCODER:
         raise RunError(
             f"{directory} is an autoencoder, which draws nothing; train on its latents with `osmotic train DATA "

@@ -39,6 +39,7 @@ Objective = Literal[
     "classifier",
     "autoencoder",
     "lsgm",
+    "contrastive",
     # few-step models from scratch: osmotic.distill
     "scm",
     "ct",
@@ -183,8 +184,8 @@ class Process(Frozen):
     objective: Objective = Field(
         "denoising",
         description="the loss; hybrid and bound also learn the variance of ancestral steps, ncsn and sliced-score are "
-        "score matching, classifier is for `osmotic sample --classifier`, autoencoder for `--codec`, the others make "
-        "few-step models",
+        "score matching, classifier is for `osmotic sample --classifier`, autoencoder and lsgm for latents, "
+        "contrastive reads pictures and captions into one space, the others make few-step models",
     )
 
     schedule: Schedule = Field("ve", description="the path from data to noise")
