@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from scipy.fft import dctn
 from torch import nn
 
-from osmotic.codecs import DCT, PCA, Composed, Haar, Identity, Neural, Whitening, load, save
+from osmotic.codecs import DCT, PCA, Composed, Haar, Identity, Neural, Tiled, Whitening, load, save
 from osmotic.codecs.files import KINDS
 from osmotic.guidance import Downsample
 
@@ -66,6 +66,7 @@ CODECS = {
     "whitening of 2": (lambda: Whitening.fit(data(2, 3), 2), (2, 3)),
     "dct, then pca of 3": (lambda: Composed([DCT((-1,)), PCA.fit(data(2, 3), 3)]), (2, 3)),
     "neural": (lambda: Neural.fit(Stretch(), [data(3, 2, 2)]), (3, 2, 2)),
+    "neural by pieces": (lambda: Tiled(Neural.fit(Stretch(), [data(3, 4, 6)]), 2), (3, 4, 6)),
     "haar, then neural": (lambda: Composed([Haar(2), Neural.fit(Stretch(4), [data(4, 2, 2)])]), (1, 4, 4)),
 }
 
@@ -207,7 +208,7 @@ def test_a_stored_codec_comes_back_to_the_bit(name, tmp_path):
     make, shape = CODECS[name]
     codec = make()
     save(tmp_path / "codec.safetensors", codec)
-    networks = {"neural": Stretch(), "haar, then neural": Stretch(4)}
+    networks = {"neural": Stretch(), "neural by pieces": Stretch(), "haar, then neural": Stretch(4)}
     back = load(tmp_path / "codec.safetensors", networks.get(name))
     z = draws(2, *codec.latent(shape))
     x = codec.decode(z)

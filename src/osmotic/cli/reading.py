@@ -23,6 +23,12 @@ class Reading:
     """How to read the data; all of it is found when left out."""
 
     size: Annotated[int | None, _flag("INT", "bring pictures of mixed sizes to this side")] = None
+    sizes: Annotated[
+        tuple[str, ...] | None,
+        _flag(
+            "WxH ...", "train on several sizes: each picture at the nearest; one number N finds shapes of N x N pixels"
+        ),
+    ] = None
     label: Annotated[str | None, _flag("NAME", "column of a table whose values are the classes")] = None
     columns: Annotated[tuple[str, ...] | None, _flag("NAME ...", "columns of a table to use (default: all)")] = None
     drop: Annotated[tuple[str, ...] | None, _flag("NAME ...", "columns of a table to leave out")] = None

@@ -53,6 +53,9 @@ class Sampling(Frozen):
     out: Path | None = Field(None, description="directory for the samples (default: RUN/samples/seed-SEED)")
     count: int = Field(64, ge=1, description="how many samples")
     seed: int = Field(0, ge=0, lt=2**63, description="sample i of a seed is the same whatever the count or batch size")
+    size: str | None = Field(
+        None, description="width x height of the pictures, as in 320x192 (default: the size that most of the data have)"
+    )
     guidance: float = Field(
         1.0, description="classifier-free scale: 0 ignores what is wanted, 1 is plain, above 1 sharpens"
     )
@@ -121,7 +124,7 @@ def main(words: list[str]) -> int:
     from osmotic.report.samples import draw, write
     from osmotic.training.model import load
 
-    model = load(command.run, settings.weights)
+    model = sized(load(command.run, settings.weights), settings.size)
     spec, lent = classed(model.spec, guiding)
     cond, labels, rows = asked(spec, wanted, settings.count)
     around, scale = guide(model, guiding, settings.guidance, model.condition(away(spec, wanted), 1, 0, 1), cond)
@@ -165,6 +168,26 @@ def refuse_of_cascades(settings: Sampling) -> None:
     for name in ("stage_steps", "augmentation"):
         if getattr(settings, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')} is for cascades, and this is a single run; leave it out.")
+
+
+def sized(model: Model, said: str | None) -> Model:
+    """The model at the size that was asked for.
+
+    Raises:
+        UsageError: for no size, and for samples that have none.
+    """
+    if said is None:
+        return model
+    if model.spec.kind != "images":
+        raise UsageError(f"--size is for pictures, not for {model.spec.kind}; leave it out.")
+    from osmotic.data.sizes import size, spoken
+
+    wanted = size(said)
+    known = model.spec.sizes or (model.spec.shape[1:],)
+    if wanted not in known:
+        learned = ", ".join(map(spoken, known))
+        print(f"osmotic: this model never saw pictures of {spoken(wanted)}; it learned {learned}.", file=sys.stderr)
+    return model.at(wanted)
 
 
 def planned(model: Model, settings: Sampling, guiding: Guiding) -> Plan:

@@ -11,6 +11,7 @@ from osmotic.codecs.fixed import DCT, Haar, Identity
 from osmotic.codecs.mixed import Mixed
 from osmotic.codecs.neural import Autoencoder, Neural
 from osmotic.codecs.principal import PCA, Whitening
+from osmotic.codecs.tiled import Tiled
 
 __all__ = [
     "DCT",
@@ -24,6 +25,7 @@ __all__ = [
     "Identity",
     "Mixed",
     "Neural",
+    "Tiled",
     "Whitening",
     "load",
     "save",

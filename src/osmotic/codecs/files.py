@@ -15,6 +15,7 @@ from osmotic.codecs.composed import Composed
 from osmotic.codecs.fixed import DCT, Haar, Identity
 from osmotic.codecs.neural import Neural
 from osmotic.codecs.principal import PCA, Whitening
+from osmotic.codecs.tiled import Tiled
 from osmotic.disk import replace
 
 KEY = "osmotic-codec"
@@ -101,4 +102,7 @@ KINDS: dict[str, Maker] = {
     ),
     "composed": _composed,
     "neural": _neural,
+    "tiled": lambda description, tensors, network: Tiled(
+        made(description["codec"], _below(tensors, "codec."), network), description["tile"]
+    ),
 }

@@ -20,6 +20,7 @@ from .errors import DataError, listed, plural
 from .ports import Indices, Texts, Values, ports
 from .read import read
 from .reduced import Reduced, refuse_unfit
+from .sizes import Said
 from .source import Labels, Options, Source
 from .spec import Kind, Spec
 
@@ -28,7 +29,8 @@ class Dataset(abc.ABC):
     """Samples that can be asked for by number, in any order, any number of times.
 
     `spec` describes them and holds the map back to raw values; `labels` are (N,) int64 class numbers or None;
-    `attributes` (N, A) raw values or None; `texts` N captions or None. Implementations are final and thread-safe:
+    `attributes` (N, A) raw values or None; `texts` N captions or None; `buckets` (N,) the number of each sample's size
+    among the spec's, or None where all have one. Implementations are final and thread-safe:
     `batch` and `told` are pure functions.
     """
 
@@ -36,13 +38,17 @@ class Dataset(abc.ABC):
     labels: Labels | None
     attributes: Values | None
     texts: Sequence[str] | None
+    buckets: Indices | None = None
 
     @abc.abstractmethod
     def __len__(self) -> int: ...
 
     @abc.abstractmethod
     def batch(self, indices: Indices) -> tuple[Tensor, Tensor | None]:
-        """Samples (B, *spec.shape) float32 and their labels (B,) int64, or None; `indices` (B,) in 0..len-1."""
+        """Samples (B, *spec.shape) float32 and their labels (B,) int64, or None; `indices` (B,) in 0..len-1.
+
+        Of pictures of several sizes, those of one: (B, C, *size). Raises DataError for others.
+        """
 
     @abc.abstractmethod
     def told(self, indices: Indices) -> dict[str, Tensor]:
@@ -66,6 +72,7 @@ class Encoded(Dataset):
         self.labels = source.labels
         self.attributes = source.attributes
         self.texts = source.texts
+        self.buckets = source.buckets
         self._texts = Texts.of(source.spec, source.texts)
         self._told = ports(source.spec, len(source), source.labels, source.attributes, self._texts)
 
@@ -98,6 +105,7 @@ class Subset(Dataset):
         self.labels = None if dataset.labels is None else dataset.labels[self.indices]
         self.attributes = None if dataset.attributes is None else dataset.attributes[self.indices]
         self.texts = None if dataset.texts is None else [dataset.texts[i] for i in self.indices]
+        self.buckets = None if dataset.buckets is None else dataset.buckets[self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -133,7 +141,12 @@ class Under(Dataset):
                     f"{own.source}: its {name} is {getattr(own, name)}, and the model's {getattr(spec, name)}: give "
                     "data of that"
                 )
+        if own.sizes not in ((), spec.sizes):
+            raise DataError(
+                f"{own.source}: its pictures have other sizes than the model learned: pass --size N instead"
+            )
         self.dataset = dataset
+        self.buckets = dataset.buckets
         self.spec = spec.model_copy(update={"source": own.source, "count": own.count, "facts": own.facts})
         self.labels = _renumbered(dataset, spec)
         self._recoded = _recoded(own, spec)
@@ -166,7 +179,8 @@ class Under(Dataset):
             return found | {"image": torch.from_numpy(made(control, self.batch(chosen)[0].numpy()))}
         if isinstance(self.dataset.spec.control, Beside):
             return found | {"image": self.dataset.told(chosen)["image"]}
-        return found | {"image": torch.zeros(len(chosen), control.channels, *self.spec.shape[1:])}
+        size = self.spec.shape[1:] if self.buckets is None else self.spec.sizes[self.buckets[chosen[0]]]
+        return found | {"image": torch.zeros(len(chosen), control.channels, *size)}
 
     def name(self, index: int) -> str:
         return self.dataset.name(index)
@@ -228,6 +242,13 @@ def _renumbered(dataset: Dataset, spec: Spec) -> Labels | None:
     return np.array([spec.classes.index(name) for name in own.classes], np.int64)[dataset.labels]
 
 
+def main_size(dataset: Dataset) -> Subset:
+    """The samples that have the size of the data's shape, which are most; all of them where there is one size."""
+    if dataset.buckets is not None:
+        return Subset(dataset, np.flatnonzero(dataset.buckets == 0))
+    return dataset if isinstance(dataset, Subset) else Subset(dataset, np.arange(len(dataset)))
+
+
 def split(dataset: Dataset, holdout: float, seed: int) -> tuple[Subset, Subset]:
     """Training part and held-out part, disjoint and in the original order: a pure function of (n, holdout, seed).
 
@@ -260,6 +281,7 @@ def open_data(
     kind: Kind | None = None,
     value_range: tuple[float, float] | None = None,
     size: int | None = None,
+    sizes: Sequence[Said] = (),
     label: str | None = None,
     columns: Sequence[str] | None = None,
     drop: Sequence[str] = (),
@@ -284,6 +306,7 @@ def open_data(
         kind=kind,
         value_range=value_range,
         size=size,
+        sizes=sizes,
         label=label,
         columns=columns,
         drop=drop,

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from .sizes import Size
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 MAX_PIXELS = 80_000_000  # below the size at which Pillow itself warns of a decompression bomb
@@ -54,30 +56,34 @@ def look(path: Path) -> Look:
         return _look(image)
 
 
-def pixels(path: Path, size: int | None = None) -> Pixels8:
+def pixels(path: Path, size: int | Size | None = None) -> Pixels8:
     """Decoded picture, (H, W) when grey and (H, W, 3) otherwise; raises BadPicture with the reason.
 
-    Turned as EXIF says, alpha composed on white, 16 bits scaled to 8. With `size`, the shorter side becomes `size`
-    (Lanczos, antialiased) and the middle is cut out: (size, size).
+    Turned as EXIF says, alpha composed on white, 16 bits scaled to 8. With `size`, it is scaled to cover that side or
+    that height and width (Lanczos, antialiased) and the middle is cut out.
     """
     with _opened(path) as image:
         seen = _look(image)
         image.load()
         upright = ImageOps.exif_transpose(image)
         flat = _eight_bits(upright, seen)
-        return np.asarray(flat if size is None else _fitted(flat, size))
+        return np.asarray(flat if size is None else _fitted(flat, size if isinstance(size, tuple) else (size, size)))
 
 
-def decode_all(paths: Sequence[Path], size: int | None, what: str) -> Iterator[Pixels8 | BadPicture]:
-    """Every picture in order, decoded by threads, or the reason why it is bad; shows progress after two seconds."""
+def decode_all(paths: Sequence[Path], sizes: Sequence[Size] | None, what: str) -> Iterator[Pixels8 | BadPicture]:
+    """Every picture in order, decoded by threads, or the reason why it is bad; shows progress after two seconds.
 
-    def attempt(path: Path) -> Pixels8 | BadPicture:
+    `sizes`: what each is brought to, None to leave them as they are.
+    """
+
+    def attempt(item: tuple[Path, Size | None]) -> Pixels8 | BadPicture:
         try:
-            return pixels(path, size)
+            return pixels(*item)
         except BadPicture as error:
             return error
 
-    return in_threads(attempt, paths, what)
+    each: Sequence[Size | None] = [None] * len(paths) if sizes is None else sizes
+    return in_threads(attempt, [*zip(paths, each, strict=True)], what)
 
 
 def look_all(paths: Sequence[Path], what: str) -> Iterator[Look | BadPicture]:
@@ -156,13 +162,14 @@ def _eight_bits(image: Image.Image, seen: Look) -> Image.Image:
     return image.convert("L" if seen.grey else "RGB")
 
 
-def _fitted(image: Image.Image, size: int) -> Image.Image:
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
+def _fitted(image: Image.Image, size: Size) -> Image.Image:
+    target = size[::-1]
+    scale = max(least / side for least, side in zip(target, image.size, strict=True))
+    width, height = (max(least, round(side * scale)) for least, side in zip(target, image.size, strict=True))
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.LANCZOS)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+    left, top = (width - target[0]) // 2, (height - target[1]) // 2
+    return image.crop((left, top, left + target[0], top + target[1]))
 
 
 def as_channels(picture: Pixels8, channels: int) -> Pixels8:

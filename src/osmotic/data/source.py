@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from .controls import MADE
 from .encoding import Array
 from .errors import DataError, closest, listed
+from .sizes import Said, parsed, spoken
 from .spec import Kind, Spec
 
 Labels = NDArray[np.int64]
@@ -23,19 +24,21 @@ class Options:
     """What a user may say about the data; every field has a default found from the data itself.
 
     `kind`: how to read an array whose axes could mean several things. `value_range`: the raw values that become -1 and
-    1 in images. `size`: side to which pictures of mixed sizes are brought. `label`, `columns`, `drop`,
-    `categorical`: names of table columns (the target, those to use, those to leave out, those whose numbers are codes).
-    `condition`: names of what a model is told besides the class: columns of a table, fields of metadata.jsonl, arrays
-    of an .npz file. `control`: which image it is told: one made of each picture, by name, or the column of
-    metadata.jsonl (the array of an .npz file) that has one for each. `text_encoder`: folder or hub name of the
-    frozen model that reads captions; by default a small one learns with the network. `max_bad`: share of unreadable
-    pictures that may be skipped; one file always may. `reduce`: the pictures are means over blocks of so many pixels a
-    side. `upscale`: the model is told such means of each picture, to enlarge them.
+    1 in images. `size`: side to which pictures of mixed sizes are brought; `sizes`: several that one model learns, each
+    picture at the nearest (see `sizes.parsed`). `label`, `columns`, `drop`, `categorical`: names of table columns
+    (the target, those to use, those to leave out, those whose numbers are codes). `condition`: names of what a model is
+    told besides the class: columns of a table, fields of metadata.jsonl, arrays of an .npz file. `control`: which image
+    it is told: one made of each picture, by name, or the column of metadata.jsonl (the array of an .npz file) that has
+    one for each. `text_encoder`: folder or hub name of the frozen model that reads captions; by default a small one
+    learns with the network. `max_bad`: share of unreadable pictures that may be skipped; one file always may. `reduce`:
+    the pictures are means over blocks of so many pixels a side. `upscale`: the model is told such means of each
+    picture, to enlarge them.
     """
 
     kind: Kind | None = None
     value_range: tuple[float, float] | None = None
     size: int | None = None
+    sizes: Sequence[Said] = ()
     label: str | None = None
     columns: Sequence[str] | None = None
     drop: Sequence[str] = ()
@@ -53,6 +56,11 @@ class Options:
         for name in ("reduce", "upscale"):
             if (factor := getattr(self, name)) is not None and factor < 2:
                 raise DataError(f"{name} {factor} is no side of a block: give 2 or more pixels")
+            if factor is not None and self.sizes:
+                raise DataError(f"{name} is for pictures of one size: leave out it, or sizes")
+        if self.sizes and self.size is not None:
+            raise DataError("size brings all pictures to one side and sizes to several: give one of them")
+        parsed(self.sizes)
         if not 0.0 <= self.max_bad <= 1.0:
             raise DataError(f"max_bad {self.max_bad} is no share: give a number from 0 to 1")
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
@@ -77,13 +85,14 @@ class Options:
 class Source(abc.ABC):
     """Samples in their raw form. `labels`: (N,) class numbers or None; `attributes`: (N, A) raw values as the spec's
     attributes take them; `texts`: captions or None; `beside`: the images beside the samples, in the same order, or
-    None."""
+    None; `buckets`: (N,) the number of each sample's size among the spec's, None where all have one."""
 
     spec: Spec
     labels: Labels | None = None
     attributes: NDArray[np.float64] | None = None
     texts: Sequence[str] | None = None
     beside: Source | None = None
+    buckets: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return self.spec.count
@@ -121,6 +130,45 @@ class Stored(Source):
 
     def name(self, index: int) -> str:
         return self.names[index] if self.names is not None else f"row {index}"
+
+
+class Sized(Source):
+    """Pictures of several sizes in memory: `stores` has an array for each size, in the order in which they come."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        stores: Sequence[Array],
+        buckets: NDArray[np.int64],
+        labels: Labels | None = None,
+        names: Sequence[str] | None = None,
+        texts: Sequence[str] | None = None,
+        attributes: NDArray[np.float64] | None = None,
+    ) -> None:
+        self.spec, self.stores, self.buckets, self._buckets = spec, stores, buckets, buckets
+        self.labels, self.names, self.texts, self.attributes = labels, names, texts, attributes
+        self._rows = np.zeros(len(buckets), np.int64)
+        for bucket in range(len(stores)):
+            here = buckets == bucket
+            self._rows[here] = np.arange(here.sum())
+
+    def raw(self, indices: NDArray[np.int64]) -> Array:
+        return np.asarray(self.stores[one_size(self.spec, self._buckets[indices])][self._rows[indices]])
+
+    def name(self, index: int) -> str:
+        return self.names[index] if self.names is not None else f"row {index}"
+
+
+def one_size(spec: Spec, buckets: NDArray[np.int64]) -> int:
+    """The number of the size that all of some samples have; raises DataError where they have several."""
+    numbers = np.unique(buckets)
+    if len(numbers) > 1:
+        shown = listed(spoken(spec.sizes[b]) for b in numbers)
+        raise DataError(
+            f"{spec.source}: pictures of several sizes ({shown}) cannot stand in one batch, and this needs one size: "
+            "read the data with --size N instead"
+        )
+    return int(numbers[0]) if len(numbers) else 0
 
 
 def class_numbers(

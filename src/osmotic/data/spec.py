@@ -16,11 +16,12 @@ from .embedding import Embedding
 from .encoder import Encoder
 from .encoding import Array, Frozen, Pixels, Standard
 from .errors import listed, plural
+from .sizes import spoken
 
 Kind = Literal["images", "vectors", "sequences", "table", "array"]
 Encoding = Annotated[Pixels | Standard | Columns, Field(discriminator="type")]
 
-SAME = ("kind", "shape", "count", "classes", "encoding", "attributes", "captions", "control", "embedding")
+SAME = ("kind", "shape", "sizes", "count", "classes", "encoding", "attributes", "captions", "control", "embedding")
 """What two descriptions of the same data have in common."""
 
 SMALL = 2000
@@ -32,8 +33,9 @@ SHOWN_COLUMNS = 40
 class Spec(Frozen):
     """Description of a data set and the map between its raw values and what a network sees.
 
-    `shape`: one sample as the network sees it, channels first, without the batch. `classes`: names of the classes, None
-    when there are no labels. `attributes`: what else is known of every sample, `captions`: how its text is read,
+    `shape`: one sample as the network sees it, channels first, without the batch. `sizes`: heights and widths, where
+    pictures have several, the commonest first: that of the shape; a batch has one. `classes`: names of the classes,
+    None when there are no labels. `attributes`: what else is known of every sample, `captions`: how its text is read,
     `control`: which image goes with it, made of it or given, `embedding`: which vector; all of that is what a model may
     be told. `source`: where the data came from. `count`: samples. `facts`: what was found on reading that a person
     should know.
@@ -41,6 +43,7 @@ class Spec(Frozen):
 
     kind: Kind
     shape: tuple[PositiveInt, ...]
+    sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
     classes: tuple[str, ...] | None = None
     attributes: tuple[Attribute, ...] = ()
     captions: Captions | Encoder | None = None
@@ -67,7 +70,8 @@ class Spec(Frozen):
         return self.encoding.decode(x)
 
     def _check(self, x: Array) -> None:
-        if x.shape[1:] != self.shape:
+        known = [self.shape, *((*self.shape[:-2], *size) for size in self.sizes)]
+        if x.shape[1:] not in known:
             raise ValueError(f"samples of shape {x.shape[1:]} do not fit data of shape {self.shape} ({self.source})")
 
     def describe(self) -> list[str]:
@@ -83,7 +87,8 @@ class Spec(Frozen):
 
     def known(self) -> list[str]:
         """One line for each thing besides the class that a model is told."""
-        lines = [attribute.describe() for attribute in self.attributes]
+        lines = [f"sizes, width x height: {listed(map(spoken, self.sizes), 12)}"] if self.sizes else []
+        lines += [attribute.describe() for attribute in self.attributes]
         lines += [found.describe() for found in (self.captions, self.embedding) if found is not None]
         if isinstance(self.control, Beside):
             colours = "RGB" if self.control.channels == 3 else "grey"

@@ -124,7 +124,7 @@ class Named(Dataset):
     """
 
     def __init__(self, dataset: Dataset, caption: str | None = None, name: str | None = None) -> None:
-        self.dataset, self.attributes = dataset, dataset.attributes
+        self.dataset, self.attributes, self.buckets = dataset, dataset.attributes, dataset.buckets
         self.spec, self.labels, self.texts = dataset.spec, dataset.labels, dataset.texts
         if name is not None:
             self.spec = self.spec.model_copy(update={"classes": (name,)})

@@ -18,6 +18,7 @@ from osmotic.nn.dual import DualEncoder, TextEncoder
 from osmotic.nn.embedding import Fourier, Sinusoidal
 from osmotic.nn.mlp import MLP, MLPBlock
 from osmotic.nn.patch_discriminator import PatchDiscriminator
+from osmotic.nn.recompute import Recomputed, gradient_checkpointing
 from osmotic.nn.unet import UNet
 
 BLOCKS = (ResidualBlock, AttentionBlock, DiTBlock, MLPBlock)
@@ -45,10 +46,12 @@ __all__ = [
     "PatchDiscriminator",
     "Posterior",
     "Quantised",
+    "Recomputed",
     "ResidualBlock",
     "Sinusoidal",
     "TextEncoder",
     "UNet",
     "count",
+    "gradient_checkpointing",
     "health",
 ]

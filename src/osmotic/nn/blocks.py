@@ -13,6 +13,7 @@ from osmotic.nn.attention import CrossAttention, SelfAttention
 from osmotic.nn.conditioning import Context
 from osmotic.nn.norm import AdaptiveGroupNorm, GroupNorm, divisor
 from osmotic.nn.positions import sincos
+from osmotic.nn.recompute import Recomputed
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -20,7 +21,7 @@ CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 POOLINGS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Recomputed):
     """``x + conv(silu(adaptive_norm(conv(silu(norm(x))), vector)))``; the identity at initialisation.
 
     He et al. 2016 (arXiv 1603.05027); Dhariwal & Nichol 2021 (arXiv 2105.05233). Where the number of channels
@@ -47,7 +48,7 @@ class ResidualBlock(nn.Module):
         return y
 
 
-class AttentionBlock(nn.Module):
+class AttentionBlock(Recomputed):
     """``x + attention(norm(x) + places)`` over all positions, then the same over the tokens where there are any.
 
     Places are sines and cosines of the coordinates: what a text says of left and right has to be found, and

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from osmotic.condition import Condition
-from osmotic.nn.embedding import AimEmbedding, Fourier, ScaleEmbedding, Sinusoidal, TimeEmbedding
+from osmotic.nn.embedding import AimEmbedding, Fourier, ScaleEmbedding, Sinusoidal, SizeEmbedding, TimeEmbedding
 from osmotic.nn.ports import Attributes, Draws, Features, Image, Labels, MeanToken, Tokens, Vector, Vocabulary
 
 
@@ -58,6 +58,8 @@ class Embedding(nn.Module):
         latents: how many normal numbers ``cond.latent`` brings.
         always: numbers of the parts that are never hidden from it where there is a condition: a low resolution that is
             to be enlarged, so that guidance leads away from a text alone.
+        sizes: how many numbers of positions it is told, which it reads from x, for data of several sizes; likewise. 0
+            tells none.
 
     Raises:
         ValueError: for two kinds of one port, for a condition that lacks a port or brings one that was not
@@ -82,6 +84,7 @@ class Embedding(nn.Module):
         scales: bool = False,
         latents: int = 0,
         always: Sequence[int] = (),
+        sizes: int = 0,
     ) -> None:
         super().__init__()
         if sum(kind is not None for kind in (classes, attributes, vector)) > 1:
@@ -97,6 +100,7 @@ class Embedding(nn.Module):
         self.time = TimeEmbedding(width, features)
         self.aim = AimEmbedding(width, features) if aims else None
         self.scale = ScaleEmbedding(width) if scales else None
+        self.size = SizeEmbedding(width, sizes) if sizes else None
         self.latents = latents
         self.latent = Draws(latents, width) if latents else None
         self.vector: Labels | Attributes | Vector | None = None
@@ -156,6 +160,8 @@ class Embedding(nn.Module):
             vector = vector + self.aim(time, aim)
         if self.scale is not None:
             vector = vector + self.scale(cond.scale)
+        if self.size is not None:
+            vector = vector + self.size(x.shape[2:])
         return vector if self.latent is None else vector + self.latent(x, cond.latent)
 
     def _keep(self, x: Tensor, cond: Condition) -> Tensor:

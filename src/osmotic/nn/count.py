@@ -1,8 +1,9 @@
-"""What a network costs: its parameters, and the floating-point operations of one evaluation."""
+"""What a network costs: its parameters, the operations of one evaluation, and what training keeps of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from osmotic.condition import Condition
+from osmotic.nn.recompute import Recomputed
 
 
 def parameters(network: nn.Module) -> int:
@@ -43,3 +45,63 @@ def called(network: nn.Module, x: Tensor, *more: Tensor | Condition | None) -> i
     with torch.no_grad(), counter:
         functional_call(network, state, (x, *more))
     return counter.get_total_flops()
+
+
+class Activations:
+    """What a network's forward passes keep for their gradient, its weights left out, from what :func:`watched` saw.
+
+    Attributes:
+        storages: bytes by the address of each piece of memory that is kept.
+        blocks: the same, by the number of the block (a :class:`Recomputed`) that keeps it; of blocks that recompute
+            nothing is seen.
+    """
+
+    def __init__(self) -> None:
+        self.storages: dict[int, int] = {}
+        self.blocks: dict[int, dict[int, int]] = {}
+
+    @property
+    def total(self) -> int:
+        """Bytes kept in all."""
+        return sum(self.storages.values())
+
+    @property
+    def largest(self) -> int:
+        """Bytes that the greediest block keeps: what recomputing it takes for a moment, beside all that is kept."""
+        return max((sum(block.values()) for block in self.blocks.values()), default=0)
+
+
+@contextmanager
+def watched(network: nn.Module) -> Iterator[Activations]:
+    """Count what the network's forward passes within keep; nothing else is watched.
+
+    (The algebra of a denoiser around it differentiates schedules, which cannot be done under these hooks.)
+    """
+    found, inside, watch = Activations(), [-1], ExitStack()
+    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        place = storage.data_ptr()
+        if place not in own:
+            found.storages[place] = storage.nbytes()
+            found.blocks.setdefault(inside[-1], {})[place] = storage.nbytes()
+        return tensor
+
+    def enter(module: nn.Module, args: object) -> None:
+        watch.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor))
+
+    handles = [
+        network.register_forward_pre_hook(enter),
+        network.register_forward_hook(lambda *_: watch.close()),
+    ]
+    for number, block in enumerate(part for part in network.modules() if isinstance(part, Recomputed)):
+        handles.append(block.register_forward_pre_hook(lambda *_, number=number: inside.append(number)))
+        handles.append(block.register_forward_hook(lambda *_: inside.__delitem__(-1)))
+    try:
+        yield found
+    finally:
+        watch.close()
+        found.blocks.pop(-1, None)
+        for handle in handles:
+            handle.remove()

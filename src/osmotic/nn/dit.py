@@ -16,9 +16,10 @@ from osmotic.nn.conditioning import Context, Embedding
 from osmotic.nn.norm import divisor
 from osmotic.nn.patches import grid, patchify, unpatchify
 from osmotic.nn.positions import sincos
+from osmotic.nn.recompute import Recomputed
 
 
-class DiTBlock(nn.Module):
+class DiTBlock(Recomputed):
     """Attention and a perceptron, each scaled, shifted and gated by the vector (adaLN-zero).
 
     ``x + g1 attention(modulate(x, s1, b1))``, then cross-attention where there are tokens, then

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +103,27 @@ class ScaleEmbedding(nn.Module):
 
     def forward(self, scale: Tensor) -> Tensor:
         embedded: Tensor = self.layers(self.UNITS * scale)
+        return embedded
+
+
+class SizeEmbedding(nn.Module):
+    """The numbers of positions ``(n_1, ..., n_d)`` to ``(width,)``, zero at initialisation.
+
+    What Podell et al. 2023 (arXiv 2307.01952, sections 2.2 and 2.3) tell beside the picture is read here from the
+    tensor itself, so that it is always right: a network without attention sees no further than its kernels reach, and
+    would not know how large the picture is.
+    """
+
+    def __init__(self, width: int, ndim: int) -> None:
+        super().__init__()
+        self.features = Sinusoidal()
+        self.first, self.last = nn.Linear(ndim * self.features.features, width), nn.Linear(width, width)
+        _zero(self.last)
+
+    def forward(self, size: Sequence[int]) -> Tensor:
+        weight = self.first.weight
+        told = self.features(torch.tensor(size, dtype=torch.float32, device=weight.device)).flatten()
+        embedded: Tensor = self.last(nn.functional.silu(self.first(told.to(weight.dtype))))
         return embedded
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from osmotic.condition import Condition
 from osmotic.nn.blocks import hide, zero
 from osmotic.nn.conditioning import Context, Embedding
+from osmotic.nn.recompute import Recomputed
 
 
 class AdaptiveLayerNorm(nn.Module):
@@ -31,7 +32,7 @@ class AdaptiveLayerNorm(nn.Module):
         return torch.addcmul(shift, F.layer_norm(x, (self.channels,)), 1 + scale)
 
 
-class MLPBlock(nn.Module):
+class MLPBlock(Recomputed):
     """``x + W2 silu(W1 adaptive_norm(x, vector))``; the identity at initialisation.
 
     Shapes: x ``(B, channels)`` to ``(B, out)``, vector ``(B, width)``. Where the width changes, a linear

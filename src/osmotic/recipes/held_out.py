@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from osmotic.data.columns import Categorical, Columns
-from osmotic.data.dataset import Dataset, Subset, open_data, split
+from osmotic.data.dataset import Dataset, Subset, main_size, open_data, split
 from osmotic.data.encoding import Pixels, Standard
 from osmotic.data.errors import DataError
 from osmotic.data.source import Options
@@ -36,7 +36,7 @@ def parts(run: str | Path, data: Any = None) -> tuple[Subset, Subset]:
     recipe, spec = stored(Run.open(run))
     if recipe.holdout == 0:
         raise RunError(f"{run} was trained on all of its data (--holdout 0), so none are left to evaluate it on.")
-    return split(_found_again(run, spec, recipe, data), recipe.holdout, recipe.options.seed)
+    return _parted(_found_again(run, spec, recipe, data), recipe)
 
 
 def halves(run: str | Path, data: Any = None) -> tuple[Subset, Subset]:
@@ -46,7 +46,13 @@ def halves(run: str | Path, data: Any = None) -> tuple[Subset, Subset]:
         RunError: if the data cannot be found again or are others.
     """
     recipe, spec = stored(Run.open(run))
-    return split(_found_again(run, spec, recipe, data), recipe.holdout, recipe.options.seed)
+    return _parted(_found_again(run, spec, recipe, data), recipe)
+
+
+def _parted(dataset: Dataset, recipe: Recipe) -> tuple[Subset, Subset]:
+    """Both parts; of data of several sizes what has the commonest one, which the model draws where none is said."""
+    training, held = split(dataset, recipe.holdout, recipe.options.seed)
+    return main_size(training), main_size(held)
 
 
 def _found_again(run: str | Path, spec: Spec, recipe: Recipe, data: Any) -> Dataset:

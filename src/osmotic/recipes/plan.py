@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from osmotic.condition import Condition
 from osmotic.data.errors import plural
 from osmotic.data.spec import Spec
 from osmotic.flow_map import FlowMap
-from osmotic.nn import count
+from osmotic.nn import count, gradient_checkpointing
+from osmotic.recipes.memory import free
 from osmotic.training.autoencoding import AUTOENCODER, Autoencoding
 from osmotic.training.build import CLASSIFIER, CONTRASTIVE
 from osmotic.training.conditions import blank
@@ -24,7 +25,8 @@ from osmotic.training.feed import Samples, fetch
 from osmotic.training.recipe import Process, Recipe, Student
 from osmotic.training.task import Noise, Task
 
-PROBE = 32
+PROBE, ENTRIES = 32, 32 * 3 * 64 * 64
+"""Samples in a trial pass, and their numbers in all: as many as 32 pictures of 64 pixels have, but one at least."""
 QUICK = 0.5
 
 NETWORKS = {CLASSIFIER: "convolutions and a mean", AUTOENCODER: "convolutions of patches"}
@@ -43,12 +45,14 @@ class Plan:
         flops: of one evaluation of one sample.
         seconds: of one optimizer step on this process.
         memory: bytes for weights, optimizer, averages and what one pass keeps for its gradient.
+        least: the same under gradient checkpointing, with what recomputing the largest block takes.
     """
 
     parameters: int
     flops: int
     seconds: float
     memory: int
+    least: int
 
     def lines(self, recipe: Recipe) -> list[str]:
         """The plan for a person."""
@@ -64,9 +68,35 @@ class Plan:
             *aim(recipe),
             f"training: {plural(options.steps, 'step')} of {options.batch_size}, "
             f"learning rate {options.learning_rate:g}",
-            f"memory: about {self.memory / 2**20:,.0f} MiB beside the data and the library",
+            f"memory: about {self._memory(options.gradient_checkpointing)} beside the data and the library",
             f"time: about {total} ({self.seconds * 1e3:.0f} ms a step) on this machine",
         ]
+
+    def _memory(self, checkpointing: bool) -> str:
+        if not checkpointing:
+            return mebibytes(self.memory)
+        return f"{mebibytes(self.least)} with gradient checkpointing ({mebibytes(self.memory)} without)"
+
+
+def mebibytes(count: int) -> str:
+    """Bytes in words: "1,234 MiB"."""
+    return f"{count / 2**20:,.0f} MiB"
+
+
+def told(
+    task: Task, dataset: Samples, recipe: Recipe, spec: Spec, device: torch.device, tell: Callable[[str], None]
+) -> Recipe:
+    """Measure a run, tell its plan, and give the recipe, with gradient checkpointing where it would not fit without."""
+    tell("measuring what a step costs")
+    plan, room = measure(task, dataset, recipe, spec, device), free(device)
+    options = recipe.options
+    if room is not None and plan.memory > room and plan.least < plan.memory and not options.gradient_checkpointing:
+        recipe = recipe.model_copy(update={"options": options.model_copy(update={"gradient_checkpointing": True})})
+        plan = replace(plan, seconds=plan.seconds * 4 / 3)  # a step is three passes, and becomes four
+        tell(f"gradient checkpointing is on, for a step takes {mebibytes(plan.memory)}, and {mebibytes(room)} are free")
+    for line in plan.lines(recipe):
+        tell(line)
+    return recipe
 
 
 def aim(recipe: Recipe) -> list[str]:
@@ -128,19 +158,29 @@ def measure(task: Task, dataset: Samples, recipe: Recipe, spec: Spec, device: to
     player, network = task.players[name].to(device), task.core(name)
     options = recipe.options
     whole = min(-(-options.batch_size // options.accumulate), len(dataset))
-    probe = min(PROBE, whole)
+    probe = max(1, min(PROBE, whole, ENTRIES // math.prod(spec.shape)))
+    few = -(-probe // 4)
     with torch.random.fork_rng([]):
-        with _saved_bytes(network) as saved:
-            _seconds(task, dataset, probe, device)
-        seconds = _seconds(task, dataset, probe, device)
+        kept = []
+        for forgetting in (False, True):
+            for each in task.players.values():
+                gradient_checkpointing(each, forgetting)
+            with count.watched(network) as seen:
+                _seconds(task, dataset, spec, few, device)
+            kept.append((seen.total, seen.largest))
+        for each in task.players.values():
+            gradient_checkpointing(each, options.gradient_checkpointing)
+        seconds = _seconds(task, dataset, spec, probe, device)
         if seconds < QUICK:
             # Small passes are mostly overhead; where it costs nothing, a real one is timed.
-            probe, seconds = whole, min(_seconds(task, dataset, whole, device) for _ in range(3))
+            probe, seconds = whole, min(_seconds(task, dataset, spec, whole, device) for _ in range(3))
     parameters = count.parameters(player)
-    kept = sum(saved.values()) * whole / min(PROBE, whole)
+    (plain, largest), (outside, _) = kept
     # Weights, gradients and AdamW's two moments, and one copy per average, four bytes each.
-    memory = 4 * parameters * (4 + len(options.ema)) + round(kept)
-    return Plan(parameters, _flops(network, player, recipe, spec), seconds * options.batch_size / probe, memory)
+    fixed = 4 * parameters * (4 + len(options.ema))
+    memory, least = (fixed + round(n * whole / few) for n in (plain, outside + largest))
+    seconds = seconds * options.batch_size / probe
+    return Plan(parameters, _flops(network, player, recipe, spec), seconds, memory, least)
 
 
 def _flops(network: nn.Module, player: nn.Module, recipe: Recipe, spec: Spec) -> int:
@@ -161,42 +201,17 @@ def _told(spec: Spec, recipe: Recipe) -> Condition | None:
     return replace(known or Condition(), scale=scale, latent=latent)
 
 
-def _seconds(task: Task, dataset: Samples, n: int, device: torch.device) -> float:
-    """The time of one pass forward and back with n samples."""
-    slots = np.arange(n)
-    batch = fetch(dataset, slots, slots, Noise(0, 0, n, 0, n, device))
+def _seconds(task: Task, dataset: Samples, spec: Spec, n: int, device: torch.device) -> float:
+    """The time of one pass forward and back with n samples, of the largest size where there are several."""
+    slots = indices = np.arange(n)
+    if (buckets := getattr(dataset, "buckets", None)) is not None:
+        area = np.array([math.prod(size) for size in spec.sizes])[buckets]
+        largest = np.flatnonzero(buckets == buckets[area.argmax()])
+        indices = np.resize(largest, n)
+    batch = fetch(dataset, indices, slots, Noise(0, 0, n, 0, n, device))
     start = time.perf_counter()
     for player in task.players:
         torch.autograd.backward(task.loss(player, batch, task.players).mean())
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start
-
-
-@contextmanager
-def _saved_bytes(network: nn.Module) -> Iterator[dict[int, int]]:
-    """The storages that a network's forward pass keeps for its gradient, and their sizes.
-
-    Only the network is watched: the algebra around it differentiates schedules, which cannot be done under these hooks.
-    """
-    sizes: dict[int, int] = {}
-    watch = ExitStack()
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    def enter(module: nn.Module, args: object) -> None:
-        watch.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor))
-
-    def leave(module: nn.Module, args: object, output: object) -> None:
-        watch.close()
-
-    handles = [network.register_forward_pre_hook(enter), network.register_forward_hook(leave)]
-    try:
-        yield sizes
-    finally:
-        watch.close()
-        for handle in handles:
-            handle.remove()

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from osmotic.codecs import Codec
 from osmotic.condition import Condition
-from osmotic.data.dataset import Dataset
+from osmotic.data.dataset import Dataset, main_size
 from osmotic.denoiser import Denoiser
 from osmotic.report.samples import draw
 from osmotic.training.denoise import PLAYER
@@ -37,8 +37,9 @@ def preview(recipe: Recipe, dataset: Dataset, codec: Codec | None = None) -> Hoo
     if spec.classes is not None and not rows:
         cond = [i % len(spec.classes) for i in range(n)]
     if set(spec.parts) - {"class"}:  # what is known of a few samples, for nobody can guess a caption
-        n, rows = min(n, len(dataset)), ()
-        cond = Condition(**dataset.told(np.linspace(0, len(dataset) - 1, n).astype(np.int64)))
+        shown = main_size(dataset)
+        n, rows = min(n, len(shown)), ()
+        cond = Condition(**shown.told(np.linspace(0, len(shown) - 1, n).astype(np.int64)))
 
     def call(moment: Moment) -> None:
         denoiser = moment.modules[PLAYER]

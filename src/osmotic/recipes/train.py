@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 from osmotic.data.augment import Augmentation, HorizontalFlip, Shift, Turn, VerticalFlip
 from osmotic.data.controls import MADE
 from osmotic.data.dataset import Dataset, open_data, split
+from osmotic.data.sizes import alike
 from osmotic.data.source import Options as Reading
 from osmotic.data.spec import Spec
 from osmotic.distill import METHODS, making
@@ -89,11 +91,9 @@ def train(
         task = tasked(recipe, seen.spec, world.device)
         if recipe.process.objective == build.CONTRASTIVE and world.size > 1:
             raise RunError(WHOLE)
-        if tell is not None and world.main:
-            tell("measuring what a step costs")
-            measured = plan.measure(task, training, recipe, coding.seen(dataset.spec, recipe.codec), world.device)
-            for line in measured.lines(recipe):
-                tell(line)
+        if tell is not None:
+            inner = coding.seen(dataset.spec, recipe.codec)
+            recipe = world.from_main(partial(plan.told, task, training, recipe, inner, world.device, tell))
         # Whatever can be refused has been refused; only now is anything written.
         run = world.from_main(lambda: begun(out, recipe, dataset.spec, resume, coder))
         coder = plain(task) if isinstance(task, EndToEnd) else coder
@@ -242,5 +242,5 @@ def augmentations(recipe: Recipe) -> list[Augmentation]:
 def deviation(dataset: Dataset) -> float:
     """The data's standard deviation over all entries, from evenly chosen samples, to three digits."""
     indices = np.unique(np.linspace(0, len(dataset) - 1, min(MEASURED, len(dataset))).astype(np.int64))
-    x, _ = dataset.batch(indices)
-    return float(f"{max(float(x.double().std()), 1e-3):.3g}")
+    entries = [dataset.batch(own)[0].double().flatten() for own in alike(indices, dataset.buckets)]
+    return float(f"{max(float(torch.cat(entries).std()), 1e-3):.3g}")

@@ -72,6 +72,8 @@ def network(architecture: Architecture, spec: Spec, outputs: int = 1, student: S
         return Embedding(width, aims=aims, scales=scales, latents=student.latents, **ports)
 
     if architecture.network == "mlp":
+        if spec.sizes:
+            raise ValueError("An mlp reads one size: pass --size N instead of --sizes, or --network unet or dit.")
         widths = architecture.widths or (256,) * 4
         return MLP(shape, widths, architecture.dropout, embedding(widths[0]), channels)
     if len(shape) not in (2, 3, 4):
@@ -110,6 +112,8 @@ def told(spec: Spec) -> dict[str, Any]:
         ports["token_features"] = spec.captions.width
     elif spec.captions is not None:
         ports |= {"vocabulary": spec.captions.vocabulary, "reader": READER}
+    if spec.sizes:
+        ports["sizes"] = len(spec.sizes[0])
     if spec.control is not None:
         ports["image_channels"] = channels(spec.control, spec.shape)
     if level:

@@ -27,6 +27,28 @@ NEEDS_LOW = (
 )
 
 
+Labels = int | str | Sequence[int | str] | Tensor | np.ndarray
+Told = Labels | Condition | Mapping[str, Any]
+"""What a person may say of the samples that are wanted."""
+
+
+def asked(spec: Spec, cond: Told, n: int) -> Condition:
+    """The condition of n samples, from anything that a person may say.
+
+    Raises:
+        ValueError: for a condition of another number, and what the data have no name for.
+    """
+    if isinstance(cond, Condition):
+        if len(cond) != n:
+            raise ValueError(f"A condition of {len(cond)} was given for {n} samples; give one per sample.")
+        return cond
+    if isinstance(cond, Mapping):
+        return told(spec, cond, n)
+    if spec.classes is None and spec.captions is None:
+        raise ValueError("This model was trained without classes; leave the class out.")
+    return told(spec, {"text" if spec.classes is None else "class": cond}, n)
+
+
 def told(spec: Spec, wanted: Mapping[str, Any], n: int) -> Condition:
     """The condition of n samples of whom this much is said.
 

@@ -14,7 +14,7 @@ from osmotic.data.augment import Augmentation
 from osmotic.objectives.couplings import Coupling
 from osmotic.training.distributed import World
 from osmotic.training.options import Options
-from osmotic.training.order import Order
+from osmotic.training.order import ordered
 from osmotic.training.task import Batch, Noise, Stream
 
 
@@ -64,7 +64,8 @@ class Feed:
         self.coupling = coupling
         self.samples, self.augmentations, self.device = samples, augmentations, world.device
         self.seed, self.batch_size = options.seed, options.batch_size
-        self.order = Order(len(samples), options.batch_size, options.seed)
+        buckets = getattr(samples, "buckets", None)  # a data set of one size need not say so
+        self.order = ordered(len(samples), buckets, options.batch_size, options.seed)
         self.passes = world.share(options.batch_size, options.accumulate)
 
     def batches(self, step: int) -> list[Batch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from osmotic.codecs import Codec, Decoded
+from osmotic.codecs import Codec, Decoded, Tiled
 from osmotic.condition import Condition
 from osmotic.data.spec import Spec
 from osmotic.denoiser import Denoiser, Rescheduled
@@ -22,7 +22,7 @@ from osmotic.schedules import Schedule
 from osmotic.times import Grid
 from osmotic.training import build, coding, lsgm
 from osmotic.training.chosen import Plan, choose, suggested_grid
-from osmotic.training.conditions import class_number, refuse_unlearned, told
+from osmotic.training.conditions import Told, asked, class_number, refuse_unlearned
 from osmotic.training.loading import filled, load_classifier, refuse_other, stored
 from osmotic.training.recipe import Recipe
 from osmotic.training.run import Run
@@ -30,9 +30,6 @@ from osmotic.training.sampling import Tuning
 
 __all__ = ["Model", "Told", "class_number", "load", "load_classifier", "stored", "suggested_grid"]
 
-Labels = int | str | Sequence[int | str] | Tensor | np.ndarray
-Told = Labels | Condition | Mapping[str, Any]
-"""What a person may say of the samples that are wanted."""
 Guide = Callable[[Denoiser], Denoiser]
 
 
@@ -63,6 +60,29 @@ class Model:
         self.denoiser, self.spec, self.recipe, self.step = denoiser.eval(), spec, recipe, step
         self.weights, self.tuning, self.codec = weights, tuning, codec
         self.seen = spec if codec is None else coding.seen(spec, recipe.codec)
+
+    def at(self, size: Sequence[int]) -> Model:
+        """This model of samples of another size: they are drawn, decoded, told and edited as usual.
+
+        Args:
+            size: numbers of positions, for pictures (height, width); best one of ``spec.sizes``, which it was trained
+                on.
+
+        Raises:
+            ValueError: for a size that the network does not take.
+        """
+        size, axes = tuple(int(n) for n in size), self.spec.shape[1:]
+        if size != axes and self.recipe.architecture.network == "mlp":
+            raise ValueError("This model is an mlp, which has one size; train a unet or dit to draw others.")
+        if len(size) != len(axes) or min(size, default=0) < 1:
+            raise ValueError(f"This model's samples have {len(axes)} position axes, none of them empty; got {size}.")
+        shape, recipe, codec = (self.spec.shape[0], *size), self.recipe, self.codec
+        if codec is not None and recipe.codec is not None:
+            codec = Tiled(codec)  # so that memory does not grow with the picture
+            coded = recipe.codec.model_copy(update={"shape": codec.latent(shape), "data": shape})
+            recipe = recipe.model_copy(update={"codec": coded})
+        spec = self.spec.model_copy(update={"shape": shape})
+        return Model(self.denoiser, spec, recipe, self.step, self.weights, self.tuning, codec)
 
     @property
     def device(self) -> torch.device:
@@ -299,26 +319,7 @@ class Model:
 
     def condition(self, cond: Told | None, n: int, start: int, count: int) -> Condition | None:
         """The condition of samples ``start`` to ``start + count`` of n, from what a user may pass."""
-        if cond is None:
-            return None
-        if isinstance(cond, Condition):
-            if len(cond) != n:
-                raise ValueError(f"A condition of {len(cond)} was given for {n} samples; give one per sample.")
-            whole = cond
-        elif isinstance(cond, Mapping):
-            whole = told(self.spec, cond, n)
-        else:
-            whole = told(self.spec, {self._usual: cond}, n)
-        return whole[start : start + count].to(self.device)
-
-    @property
-    def _usual(self) -> str:
-        """What a person who names nothing means: the class, or the text where there are no classes."""
-        if self.spec.classes is None and self.spec.captions is not None:
-            return "text"
-        if self.spec.classes is None:
-            raise ValueError("This model was trained without classes; leave the class out.")
-        return "class"
+        return None if cond is None else asked(self.spec, cond, n)[start : start + count].to(self.device)
 
 
 def load(directory: str | Path, weights: str | None = None, device: torch.device | str | None = None) -> Model:

@@ -41,6 +41,11 @@ class Options(BaseModel):
     )
     precision: Precision = Field("auto", description="arithmetic of the network; auto takes bfloat16 where it is fast")
     compile: bool = Field(False, description="compile the network (slow start, faster steps)")
+    gradient_checkpointing: bool = Field(
+        False,
+        description="compute activations again instead of keeping them: less memory, steps about a third longer, the "
+        "same bits (by itself where the plan finds that a step would not fit)",
+    )
     shard: bool = Field(
         False, description="shard weights and optimizer over the processes (FSDP2) instead of copying (DDP)"
     )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from osmotic.nn import gradient_checkpointing
 from osmotic.training.distributed import World, assign, equalise, local, release, replicate, shard, synchronise, whole
 from osmotic.training.ema import Average
 from osmotic.training.errors import RunError
@@ -42,6 +43,8 @@ class Player:
         if options.shard:
             _refuse_outside(name, module, core)
             shard(core, world)
+        if options.gradient_checkpointing:
+            gradient_checkpointing(module)
         if options.compile:
             core.compile()
         # Sharding changes the core in place; replication needs a wrapper around it all.

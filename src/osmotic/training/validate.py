@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from osmotic.data.counter import permutation
+from osmotic.data.sizes import alike
 from osmotic.training.checkpoint import average_name
 from osmotic.training.feed import Samples, fetch
 from osmotic.training.hooks import Moment
@@ -41,6 +42,8 @@ class HeldOut:
         evaluations = min(BATCHES * batch_size, MOST)
         order = permutation(seed, 0, len(samples))[:evaluations]
         self.indices = np.tile(order, -(-evaluations // len(order)))
+        groups = alike(self.indices, getattr(samples, "buckets", None))
+        self.chunks = [group[start : start + CHUNK] for group in groups for start in range(0, len(group), CHUNK)]
 
     def measure(self, task: Task, moment: Moment) -> dict[str, dict[str, float]]:
         """Mean loss of the raw and of each averaged weights, by player and, where the task has noise levels, by bin.
@@ -58,9 +61,8 @@ class HeldOut:
         names = list(moment.modules)
         losses: dict[str, list[Tensor]] = {name: [] for name in names}
         levels = []
-        total = -(-len(self.indices) // CHUNK)
         quiet = not moment.world.main
-        for batch in tqdm(self._batches(), "measuring", total, delay=2, leave=False, disable=quiet):
+        for batch in tqdm(self._batches(), "measuring", len(self.chunks), delay=2, leave=False, disable=quiet):
             for name in names:
                 losses[name].append(task.loss(name, batch, moment.modules).double().cpu())
             if (level := task.levels(batch)) is not None:
@@ -70,11 +72,12 @@ class HeldOut:
         return found | (_by_level(whole[names[0]], torch.cat(levels, dim=1)) if levels else {})
 
     def _batches(self) -> Iterator[Batch]:
-        for number, start in enumerate(range(0, len(self.indices), CHUNK)):
-            indices = self.indices[start : start + CHUNK]
+        start = 0
+        for number, indices in enumerate(self.chunks):
             count = len(indices)
             noise = Noise(self.seed, number, count, 0, count, self.device, Domain.HELD_OUT)
             yield fetch(self.samples, indices, np.arange(start, start + count), noise)
+            start += count
 
 
 def keyed(what: str, values: Mapping[str, float]) -> dict[str, float]:
