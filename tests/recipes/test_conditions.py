@@ -188,12 +188,14 @@ def test_tables_are_drawn_with_some_of_what_they_are_told(tmp_path, osmotic):
 
 
 def test_the_recipe_of_captioned_pictures(captioned, tmp_path):
-    from osmotic.recipes.emoji import ROWS, SIDE, main
+    from osmotic.recipes.emoji import ROWS, SIDE, Stages, main
     from osmotic.recipes.prompted import SHOWN
 
-    small = Recipe(options=FEW, architecture=Architecture(widths=(8, 16), blocks=1), reading={"size": SIDE})
-    for prompts, rows in (((), ROWS), (["a red dot", "a blue bar"], 2)):
-        path = main(str(captioned), str(tmp_path / str(rows)), prompts, small, tell=lambda _: None)
+    small = Recipe(options=FEW, architecture=Architecture(widths=(8,), blocks=1), reading={"size": SIDE})
+    coder = small.model_copy(update={"process": Process(objective="autoencoder")})
+    wide = small.model_copy(update={"architecture": Architecture(widths=(8, 16), blocks=1)})
+    for prompts, rows in (((), ROWS), (["a red dot", "a blue bar"], 2)):  # the second finds both trained
+        path = main(str(captioned), tmp_path / "out", prompts, Stages(coder, wide), tell=lambda _: None)
         width, height = Image.open(path).size
         assert height / width == pytest.approx(rows / SHOWN, rel=0.35)  # beside it the prompts are written
     (captioned.parent / "bare").mkdir(exist_ok=True)
