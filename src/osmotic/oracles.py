@@ -130,7 +130,8 @@ class GaussianMixture(Denoiser):
         self.schedule, self.shape = schedule, means.shape[1:]
         k, d = len(means), means[0].numel()
         covariances = torch.as_tensor(covariances, dtype=means.dtype)
-        if covariances.ndim < 2:
+        self.round = covariances.ndim < 2  # then axes are the data's own, and nothing is turned
+        if self.round:
             covariances = covariances.expand(k)[:, None, None] * torch.eye(d, dtype=means.dtype)
         if covariances.shape != (k, d, d):
             raise ValueError(
@@ -156,8 +157,8 @@ class GaussianMixture(Denoiser):
         z, scaled = self._project(x, alpha, sigma)
         posterior = torch.softmax(self._log_joint(z, scaled, cond, len(x)), dim=1)[..., None]
         z = z / scaled
-        eps = sigma * torch.einsum("bkd,kcd->bkc", z, self.axes)
-        x0 = self.means + alpha * torch.einsum("bkd,kcd->bkc", z * self.variances, self.axes)
+        eps = sigma * self._back(z)
+        x0 = self.means + alpha * self._back(z * self.variances)
         return Estimate((posterior * x0).sum(1).reshape(x.shape), (posterior * eps).sum(1).reshape(x.shape))
 
     def log_prob(self, x: Tensor, t: Number = 0.0, cond: object = None) -> Tensor:
@@ -178,7 +179,12 @@ class GaussianMixture(Denoiser):
         index = torch.multinomial(prior, 1, generator=generator)[:, 0]
         z = normal(self.means[index].shape, generator, self.means.device, self.means.dtype)
         z = z * self.variances[index].sqrt()
-        return (self.means[index] + torch.einsum("bd,bcd->bc", z, self.axes[index])).reshape(n, *self.shape)
+        if not self.round:
+            turned = torch.empty_like(z)
+            for k, axes in enumerate(self.axes):  # a matrix for each sample would be d times the samples
+                turned[index == k] = z[index == k] @ axes.T
+            z = turned
+        return (self.means[index] + z).reshape(n, *self.shape)
 
     def condition(self, matrix: Tensor, y: Tensor, noise: float = 0.0) -> GaussianMixture:
         """The exact law of x0 given ``A x0 + noise z = y``, itself a mixture on the same path.
@@ -227,8 +233,12 @@ class GaussianMixture(Denoiser):
     def _project(self, x: Tensor, alpha: Number, sigma: Number) -> tuple[Tensor, Tensor]:
         """Deviations along each component's axes, and their variances: two ``(B, K, d)``."""
         deviation = x.flatten(1)[:, None] - alpha * self.means
-        z = torch.einsum("bkc,kcd->bkd", deviation, self.axes)
+        z = deviation if self.round else torch.einsum("bkc,kcd->bkd", deviation, self.axes)
         return z, alpha**2 * self.variances + torch.as_tensor(sigma**2, dtype=x.dtype)
+
+    def _back(self, z: Tensor) -> Tensor:
+        """From each component's axes to the data's, ``(B, K, d)``."""
+        return z if self.round else torch.einsum("bkd,kcd->bkc", z, self.axes)
 
     def _log_joint(self, z: Tensor, variances: Tensor, cond: object, n: int) -> Tensor:
         log_likelihood = -0.5 * (z**2 / variances + torch.log(2 * math.pi * variances)).sum(-1)

@@ -1,4 +1,4 @@
-"""Adapters learn within seconds what they are for, on bright blobs of 8 x 8 pixels and on points in the plane."""
+"""Adapters learn what they are for within a minute or so, on bright blobs of 8 x 8 pixels and on points in the plane."""
 
 from __future__ import annotations
 
@@ -78,6 +78,8 @@ def draw(network: nn.Module, shape: tuple[int, ...], cond: Condition | None = No
 
 
 IMAGE = (1, SIZE, SIZE)
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

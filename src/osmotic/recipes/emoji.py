@@ -33,7 +33,7 @@ GUIDANCE = 4.0
 AUTOENCODER = Recipe(process=Process(objective="autoencoder"), reading={"size": SIDE})
 MODEL = Recipe(
     options=Options(steps=6000, batch_size=64, learning_rate=1e-3, warmup=200, ema=(500.0,)),
-    architecture=Architecture(network="unet", widths=(128, 192), blocks=1, attention=(0, 1), dropout=0.1),
+    architecture=Architecture(network="unet", widths=(64, 128), blocks=1, attention=(0, 1), dropout=0.1),
     reading={"size": SIDE},
 )
 
