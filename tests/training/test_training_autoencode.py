@@ -1,4 +1,4 @@
-"""Autoencoders in the loop: principal axes, exact resuming, passes and processes that are one, shared codes."""
+"""Autoencoders in the loop: principal axes, exact resuming, passes and processes that are one, codes of averages."""
 
 from __future__ import annotations
 

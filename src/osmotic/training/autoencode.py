@@ -50,12 +50,10 @@ class Errors:
 class Reconstruction(Task):
     """``error(decode(z), x) + kl_weight KL(q(z | x) || N(0, I)) / D``, or ``+ 0.25 |h - e|^2`` for a codebook.
 
-    D are the numbers of a sample: errors are means over them, so the same weight suits every size. Esser et al. 2021
-    (arXiv 2012.09841) and Rombach et al. 2022 (arXiv 2112.10752), who sum both, and weigh by 1e-6, which leaves the
-    posterior without any noise. With an adversary there is a second player, and its term counts from a step on; the
-    adaptive weight is of one pass, so other passes are other weights.
-    Held-out losses leave the adversary out, and so compare over the whole run. A codebook learns from sums over the
-    whole step.
+    Esser et al. 2021 (arXiv 2012.09841) and Rombach et al. 2022 (arXiv 2112.10752). D are the numbers of a sample:
+    errors are means over them, so one weight suits every size. With an adversary there is a second player, and its term
+    counts from a step on; the adaptive weight is of one pass, so other passes are other weights. Held-out losses leave
+    the adversary out, and so compare over the whole run. A codebook learns from sums over the whole step.
 
     Args:
         autoencoder: what is trained.
