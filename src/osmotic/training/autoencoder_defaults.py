@@ -48,7 +48,8 @@ def _convolutional(spec: Spec, given: Autoencoding) -> tuple[dict[str, Any], dic
     inside = channels * 2 ** (halvings * len(sides))
     latent = max(1, inside // (MORE if max(sides) > SMALL else LEAST))
     found = {"halvings": halvings, "latent_channels": min(latent, 4) if given.bottleneck == "vq" else latent}
-    widths = (128,) if halvings < 3 else (128, 192)
+    # Wide where positions are few: a step of any of these costs about as much.
+    widths = {0: (32,), 1: (64,), 2: (128,)}.get(halvings, (128, 192))
     steps = 3000 if spec.count < FEW and max(sides) <= 16 else 5000
     return found, {"widths": widths, "blocks": 1}, {"steps": steps, "batch_size": 16, "learning_rate": 2e-3}
 
