@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 from pydantic import Field
 
+from osmotic.cli.cascade import draw as draw_cascade
 from osmotic.cli.flags import UsageError, build, flags, given, parse
 from osmotic.cli.guiding import Guiding, guide
 from osmotic.cli.wanted import Wanted, away, told
@@ -110,8 +111,6 @@ def main(words: list[str]) -> int:
     guiding = build(Guiding, given(command.guiding))
     out = place(command.run / "samples" / f"seed-{settings.seed}", settings.out)
     if is_cascade(command.run):
-        from osmotic.cli.cascade import draw as draw_cascade
-
         return draw_cascade(command.run, settings, wanted, guiding, out, words)
     refuse_of_cascades(settings)
     from osmotic.training.run import Run
