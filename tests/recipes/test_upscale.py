@@ -80,11 +80,16 @@ def test_what_is_said_and_noise_change_results(model):
 
 def test_even_a_model_that_is_wrong_is_put_right():
     x, given = torch.ones(2, 1, 8, 12), low(2, 4, 6)
-    assert torch.allclose(Downsample(2)(consistent(x, given, 2)), given, atol=1e-5)
+    # White all over is the worst; a step of 8 bits is 0.008.
+    assert torch.allclose(Downsample(2)(consistent(x, given, 2)), given, atol=0.004)
+    # What it changes has no edges of its own: a picture that is too dark everywhere but for a slope keeps its slope.
+    slope = torch.linspace(-0.4, 0.4, 12).expand(1, 1, 8, 12)
+    brighter = consistent(slope - 0.2, Downsample(2)(slope), 2)
+    assert torch.allclose(brighter, slope, atol=1e-4)
     ragged = torch.randn(2, 1, 8, 12, generator=torch.Generator().manual_seed(0))
     found = consistent(ragged, given, 2)
     assert found.abs().max() <= 1
-    assert torch.allclose(Downsample(2)(found), given, atol=1e-3)
+    assert torch.allclose(Downsample(2)(found), given, atol=0.004)
     already = Downsample(2)(ragged.clamp(-1, 1))
     assert torch.allclose(consistent(ragged.clamp(-1, 1), already, 2), ragged.clamp(-1, 1), atol=1e-6)
 

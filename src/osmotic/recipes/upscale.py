@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from osmotic.cascade import linear
 from osmotic.condition import Condition
 from osmotic.data.controls import Low
 from osmotic.data.spec import Spec
@@ -29,8 +30,8 @@ from osmotic.training.recipe import Recipe
 OVERLAP = 4
 """Neighbouring windows share one in so many of their cells, along each axis, at least."""
 
-ROUNDS = 20
-"""Of putting the means and the range of pictures right by turns: each halves what is left, or better."""
+SMOOTH, EXACT = 12, 8
+"""Rounds of putting the means right, each after cutting to the range: by smooth corrections, then by blocks."""
 
 BLUR = 1  # stream of the noise over a low resolution; the samples' own is 0
 
@@ -167,10 +168,11 @@ def continued(x: Tensor, least: tuple[int, ...]) -> Tensor:
 
 
 def consistent(x: Tensor, low: Tensor, factor: int) -> Tensor:
-    """The pictures near to x in [-1, 1] whose means over blocks are ``low``, which lies there too.
+    """Pictures near to x in [-1, 1] whose means over blocks are ``low``, which lies there too.
 
-    By projections in turn, of which the last is onto the range: :meth:`~osmotic.guidance.operators.Operator.restore`
-    alone would leave it, and cutting off would change the means.
+    ``x + linear(low - means(x))`` again and again, for a correction that is constant over a block would leave edges
+    around it; the little that is left goes by :meth:`~osmotic.guidance.operators.Operator.restore`. Irani & Peleg 1991
+    (Improving resolution by image registration), back-projection.
 
     Args:
         x: ``(B, C, H factor, W factor)``.
@@ -178,8 +180,9 @@ def consistent(x: Tensor, low: Tensor, factor: int) -> Tensor:
         factor: side of the blocks.
     """
     means, low = Downsample(factor), low.to(x).clamp(-1, 1)
-    for _ in range(ROUNDS):
-        x = means.restore(x.clamp(-1, 1), low)
+    for number in range(SMOOTH + EXACT):
+        x = x.clamp(-1, 1)
+        x = x + linear(low - means(x), factor) if number < SMOOTH else means.restore(x, low)
     return x.clamp(-1, 1)
 
 
