@@ -13,11 +13,13 @@ from osmotic.data.controls import Low
 from osmotic.data.encoding import Pixels
 from osmotic.data.spec import Spec
 from osmotic.denoiser import Denoiser
+from osmotic.distill import METHODS, making
 from osmotic.estimate import Estimate, like
 from osmotic.guidance import Downsample
 from osmotic.oracles import Gaussian
 from osmotic.recipes.cascade import train_cascade
 from osmotic.schedules import Cosine
+from osmotic.training import build
 from osmotic.training.cascade import AUGMENTATION, Cascade, load
 from osmotic.training.errors import RunError
 from osmotic.training.model import Model
@@ -235,3 +237,18 @@ def test_stages_that_do_not_fit_each_other(folder, tmp_path):
     (tmp_path / "cascade.json").write_text('{"stages": 3}')
     with pytest.raises(RunError, match="should hold"):
         load(tmp_path)
+
+
+def test_a_stage_may_be_a_student_which_is_drawn_in_its_own_way(folder):
+    base, middle, high = (load_run(folder / name, device="cpu") for name in ("3", "6", "12"))
+    start = making.started(high.recipe, high.spec)
+    (stage,) = METHODS["consistency"].stages(start)
+    recipe = high.recipe.model_copy(update={"student": stage.student(start)})
+    student = Model(build.denoiser(recipe, high.spec, torch.device("cpu")), high.spec, recipe, 0)
+    cascade, calls = Cascade([base, middle, student]), []
+    student.denoiser.register_forward_hook(lambda *call: calls.append(len(call[1][0])))
+    x = cascade.sample(2, "two", 2.0, sampler="heun", steps=3)
+    assert x.shape == (2, 3, 16, 12)
+    assert calls == [2]  # one jump, without guidance, which it never learned
+    cascade.sample(2, "two", steps=(2, 2, 4))
+    assert len(calls) == 5

@@ -30,7 +30,7 @@ from osmotic.training.recipe import Recipe
 OVERLAP = 4
 """Neighbouring windows share one in so many of their cells, along each axis, at least."""
 
-SMOOTH, EXACT = 12, 8
+SMOOTH, EXACT = 12, 20
 """Rounds of putting the means right, each after cutting to the range: by smooth corrections, then by blocks."""
 
 BLUR = 1  # stream of the noise over a low resolution; the samples' own is 0
