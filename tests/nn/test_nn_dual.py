@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from osmotic.condition import Condition
-from osmotic.nn import MLP, DualEncoder, Embedding, Encoder, TextEncoder
+from osmotic.nn import MLP, DiT, DualEncoder, Embedding, Encoder, TextEncoder, UNet
 from osmotic.nn.ports import Features, Vocabulary
 
 WORDS, D = 20, 12
@@ -82,6 +82,43 @@ def test_a_vector_is_told_or_hidden_as_a_whole() -> None:
     torch.testing.assert_close(net(x, time, Condition(vector=broken, keep=keep[:, None])), found)
     found.sum().backward()
     assert all(bool(p.grad.isfinite().all()) for p in net.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("kind", ["unet", "dit"])
+def test_an_embedding_is_attended_to_as_tokens_as_well(kind: str) -> None:
+    """Hidden ones are the learned tokens, all weights learn, and with texts beside them both are read."""
+    torch.manual_seed(0)
+    told = Embedding(16, vector=D, spread=4)
+    net = DiT(2, (2, 2), 16, 1, 16, embedding=told) if kind == "dit" else UNet(2, (8,), attention=(0,), embedding=told)
+    with torch.no_grad():
+        for p in net.parameters():  # outputs, gates and written attention begin at zero
+            p += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(3))
+    x, time, vector = torch.randn(3, 2, 4, 4), torch.full((3,), 300.0), torch.randn(3, D)
+    keep = torch.tensor([True, False, True])
+    shown, nothing = net(x, time, Condition(vector=vector)), net(x, time, None)
+    found = net(x, time, Condition(vector=torch.where(keep[:, None], vector, torch.nan), keep=keep))
+    torch.testing.assert_close(found, torch.where(keep[:, None, None, None], shown, nothing))
+    found.square().sum().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in net.parameters())
+    assert told.spread is not None
+    with torch.no_grad():
+        told.spread.layer.weight.zero_()
+    assert not torch.allclose(net(x, time, Condition(vector=vector)), shown)
+
+    both = Embedding(16, vector=D, spread=4, vocabulary=WORDS)
+    tokens, mask = torch.ones(3, 5, dtype=torch.long), torch.ones(3, 5, dtype=torch.bool)
+    context = both(x, time, Condition(vector=vector, tokens=tokens, mask=mask, keep=torch.eye(3)[:, :2].bool()))
+    assert context.tokens is not None
+    assert context.mask is not None
+    assert context.tokens.shape == (3, 1 + 5 + 4, 16)
+    # The second sample shows its text, the others their null; the four of the embedding are always seen.
+    assert context.mask.sum(1).tolist() == [1 + 4, 5 + 4, 1 + 4]
+
+
+def test_tokens_of_an_embedding_need_attention() -> None:
+    with pytest.raises(ValueError, match="read by attention"):
+        UNet(2, (8,), embedding=Embedding(16, vector=D, spread=4))
+    assert Embedding(16, vector=D).attended is False
 
 
 def test_other_vectors_and_two_kinds_of_one_port_are_refused() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from osmotic.condition import Condition
 from osmotic.nn.embedding import AimEmbedding, Fourier, ScaleEmbedding, Sinusoidal, SizeEmbedding, TimeEmbedding
-from osmotic.nn.ports import Attributes, Draws, Features, Image, Labels, MeanToken, Tokens, Vector, Vocabulary
+from osmotic.nn.ports import Attributes, Draws, Features, Image, Labels, MeanToken, Spread, Tokens, Vector, Vocabulary
 
 
 class Context(NamedTuple):
@@ -18,7 +18,7 @@ class Context(NamedTuple):
 
     Args:
         vector: ``(B, width)``, time, vector port and the mean of the tokens together, already activated.
-        tokens: ``(B, 1 + L, width)``, the null first.
+        tokens: ``(B, 1 + L, width)``, the null first; those of an embedding last, or alone.
         mask: ``(B, 1 + L)`` bool, True where a token may be attended to; at least one in each row.
         image: ``(B, image_channels, *positions)``.
         valid: ``(B, *positions)`` bool, True at real positions.
@@ -47,6 +47,7 @@ class Embedding(nn.Module):
         attributes: for each column of ``cond.vector``, then ``(B, A)`` floating, how many categories it has, None for a
             real number, best standardised.
         vector: numbers of an embedding; ``cond.vector`` is then ``(B, vector)`` floating and hidden as a whole.
+        spread: how many tokens the embedding also becomes, for networks that attend.
         vocabulary: number of token ids; ``cond.tokens`` is then ``(B, L)`` integers, and their order counts.
         reader: layers of the transformer that reads token ids, trained with the network.
         token_features: width of ready token features; ``cond.tokens`` is then ``(B, L, token_features)``, a
@@ -75,6 +76,7 @@ class Embedding(nn.Module):
         classes: int | None = None,
         attributes: Sequence[int | None] | None = None,
         vector: int | None = None,
+        spread: int = 0,
         vocabulary: int | None = None,
         reader: int = 0,
         token_features: int | None = None,
@@ -106,6 +108,7 @@ class Embedding(nn.Module):
         self.vector: Labels | Attributes | Vector | None = None
         if vector is not None:
             self.vector = Vector(vector, width)
+        self.spread = None if vector is None or not spread else Spread(vector, spread, width)
         if classes is not None:
             self.vector = Labels(classes, width)
         if attributes is not None:
@@ -118,6 +121,8 @@ class Embedding(nn.Module):
         self.pool = None if self.tokens is None else MeanToken(width)
         self.image = Image(image_channels) if image_channels else None
         attributed = 0 if self.vector is None else 1 if attributes is None else len(attributes)
+        self.attended = self.tokens is not None or self.spread is not None
+        """Whether the context has tokens, which a network reads by attention."""
         self.parts = attributed + (self.tokens is not None) + (self.image is not None)
         kept = torch.tensor([i in always for i in range(self.parts)]) if always else None
         self.register_buffer("always", kept, persistent=False)
@@ -137,6 +142,8 @@ class Embedding(nn.Module):
         if self.tokens is not None and self.pool is not None:
             tokens, mask = self.tokens(x, cond.tokens, cond.mask, rest.pop())
             vector = vector + self.pool(tokens, mask)
+        if self.spread is not None:
+            tokens, mask = _after(tokens, mask, self.spread(x, cond.vector, rest[0]))
         if self.vector is not None:
             alone = not isinstance(self.vector, Attributes)
             vector = vector + self.vector(x, cond.vector, rest[0] if alone else keep[:, : len(rest)])
@@ -191,6 +198,14 @@ class Embedding(nn.Module):
                 f"({len(x)},) or {(len(x), self.parts)}, found {tuple(cond.keep.shape)}."
             )
         return keep.expand(-1, self.parts) if self.always is None else keep | self.always
+
+
+def _after(tokens: Tensor | None, mask: Tensor | None, more: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens that are all shown after those that there are."""
+    shown = torch.ones(more.shape[:2], dtype=torch.bool, device=more.device)
+    if tokens is None or mask is None:
+        return more, shown
+    return torch.cat([tokens, more.to(tokens.dtype)], 1), torch.cat([mask, shown], 1)
 
 
 def _valid(x: Tensor, cond: Condition) -> Tensor | None:

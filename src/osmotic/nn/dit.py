@@ -100,7 +100,7 @@ class DiT(nn.Module):
         self.width = width
         self.embedding = Embedding(width) if embedding is None else embedding
         heads = divisor(width, width // head_width)
-        vector, tokens = self.embedding.width, self.embedding.tokens is not None
+        vector, tokens = self.embedding.width, self.embedding.attended
         cells = math.prod(self.patch)
         self.stem = nn.Linear((channels + self.embedding.image_channels) * cells, width)
         self.blocks = nn.ModuleList(DiTBlock(width, heads, vector, tokens, dropout) for _ in range(depth))

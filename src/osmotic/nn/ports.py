@@ -127,6 +127,25 @@ class Vector(nn.Module):
         return torch.where(keep[:, None], embedded, self.null)
 
 
+class Spread(nn.Module):
+    """An embedding ``(B, D)`` as a few tokens ``(B, count, width)``, each linear in it, or learned ones where hidden.
+
+    Positions that attend to them are told apart by which token they look at: of a vector that acts on all channels
+    alike, convolutions learn what to draw but hardly where. unCLIP has four (Ramesh et al. 2022, arXiv 2204.06125).
+    """
+
+    def __init__(self, features: int, count: int, width: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(features, count * width)
+        self.null = nn.Parameter(torch.randn(count, width) * 3**-0.5)  # as large as tokens of numbers of order 1
+
+    def forward(self, x: Tensor, values: Tensor | None, keep: Tensor) -> Tensor:
+        if values is None:
+            values = torch.zeros(len(x), self.layer.in_features, device=x.device)
+        told = self.layer(torch.where(keep[:, None], values, 0).to(self.null.dtype))
+        return torch.where(keep[:, None, None], told.view(len(x), *self.null.shape), self.null)
+
+
 class Draws(nn.Module):
     """Normal numbers ``(B, L)`` through two linear layers, after the manner of a mapping network. Gives ``(B, width)``.
 

@@ -68,7 +68,7 @@ class UNet(nn.Module):
         self.widths = tuple(widths)
         self.ndim = ndim
         self.embedding = Embedding(4 * widths[0]) if embedding is None else embedding
-        tokens = None if self.embedding.tokens is None else self.embedding.width
+        tokens = self.embedding.width if self.embedding.attended else None
         if tokens is not None and not attention:
             raise ValueError("Tokens are read by attention: give this U-Net at least one level in attention.")
 

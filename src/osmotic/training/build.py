@@ -40,6 +40,7 @@ from osmotic.training.score import NCSN, SlicedScore
 
 DEFAULT_SIGMA = 0.5
 READER = 2  # layers of the transformer that reads captions
+SPREAD = 4  # tokens that a network attends to in place of an embedding
 
 # The bound's levels on a continuous path, and how far they reach in units of the data's deviation: EDM's 80 to 0.002.
 LEVELS, NOISIEST, CLEANEST = 200, 160.0, 0.004
@@ -66,6 +67,9 @@ def network(architecture: Architecture, spec: Spec, outputs: int = 1, student: S
 
     def embedding(width: int) -> Embedding:
         ports = told(spec)
+        attends = architecture.network == "dit" or (architecture.network == "unet" and architecture.attention)
+        if spec.embedding is not None and attends:
+            ports["spread"] = SPREAD
         if student is None:
             return Embedding(width, **ports)
         aims, scales = student.form == "flow-map", student.scales is not None
