@@ -126,5 +126,5 @@ def test_other_vectors_and_two_kinds_of_one_port_are_refused() -> None:
     for wrong in (torch.zeros(1, D + 1), torch.zeros(1, D, dtype=torch.long), torch.zeros(1)):
         with pytest.raises(ValueError, match="an embedding here"):
             net(torch.zeros(1, 2), torch.zeros(1), Condition(vector=wrong))
-    with pytest.raises(ValueError, match="not several"):
+    with pytest.raises(ValueError, match="not both"):
         Embedding(16, classes=3, vector=D)

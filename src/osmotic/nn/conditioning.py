@@ -91,8 +91,8 @@ class Embedding(nn.Module):
         super().__init__()
         if sum(kind is not None for kind in (classes, attributes, vector)) > 1:
             raise ValueError(
-                "The vector port holds class labels, attributes or an embedding: give classes, attributes or vector, "
-                "not several."
+                "The vector port holds class labels, attributes or an embedding: give one of classes, attributes and "
+                "vector, not both."
             )
         if vocabulary is not None and token_features is not None:
             raise ValueError("The tokens port holds ids or features: give vocabulary or token_features, not both.")
