@@ -182,6 +182,13 @@ def test_what_does_not_fit_is_refused():
         Unclip(Reads(), model.decoder, model.decoder)
     with pytest.raises(ValueError, match="3 texts were given for 2"):
         model.sample(2, ["one"] * 3)
+    for none in (
+        lambda: model.sample(0, []),
+        lambda: model.variations(torch.zeros(3), 0),
+        lambda: model.changed(torch.zeros(3), "one", "other", 0),
+    ):
+        with pytest.raises(ValueError, match="ask for 1 or more"):
+            none()
     with pytest.raises(ValueError, match="two ends"):
         model.between(torch.zeros(3), torch.zeros(3), 1)
     with pytest.raises(ValueError, match="one to the encoder"):
@@ -299,7 +306,9 @@ def test_the_commands_draw_what_they_say(made, tmp_path, capsys):
 def test_bad_input_is_one_sentence(made, tmp_path, capsys):
     for words, says in (
         (["sample", str(made), "--prompt", "a purple one"], "purple"),
+        (["sample", str(made), "--prompt", "a dark one", "--count", "0"], "ask for 1 or more"),
         (["sample", str(tmp_path), "--prompt", "a"], "no finished unCLIP"),
+        (["vary", str(made), str(tmp_path / "none.png")], "no such file"),
         (["train", "digits", str(tmp_path / "run")], "no captions"),
         (["train", "shapes", str(tmp_path / "run"), "--clip", str(tmp_path)], "no CLIP"),
     ):

@@ -115,6 +115,7 @@ def known(data: dict[str, Any]) -> list[str]:
     """What a model is told besides the class, by the names that `osmotic sample --set` takes."""
     lines = [f"told: {attribute['column']['name']}" for attribute in data.get("attributes", ())]
     lines += ["told: a text (--prompt)"] if data.get("captions") else []
+    lines += [f"told: the embedding of a {data['embedding']['of']}"] if data.get("embedding") else []
     control = data.get("control")
     if isinstance(control, dict) and "factor" in control:
         return [*lines, f"told: a picture {control['factor']} times smaller (`osmotic upscale`, or --control)"]

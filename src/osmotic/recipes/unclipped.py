@@ -87,6 +87,7 @@ class Unclip:
     ) -> Tensor:
         """Unit vectors ``(n, D)`` of pictures of a text, drawn by the prior; arguments as :meth:`sample`."""
         texts = [text] if isinstance(text, str) else list(text)
+        _refuse_none(n)
         if len(texts) not in (1, n):
             raise ValueError(f"{len(texts)} texts were given for {n} pictures; give one, or one for each.")
         told = self._told(texts).expand(n, -1)
@@ -120,6 +121,7 @@ class Unclip:
         self, x: Tensor, n: int, guidance: float = GUIDANCE, *, steps: int | None = None, seed: int = 0
     ) -> Tensor:
         """n pictures with the embedding of one, ``(*S)``: what the encoder sees of it stays, the rest is drawn anew."""
+        _refuse_none(n)
         vectors = self.reader.pictures(x[None].cpu()).expand(n, -1)
         return self.picture(vectors, guidance, steps=steps, seed=seed)
 
@@ -176,6 +178,7 @@ class Unclip:
         Raises:
             ValueError: for texts that are one to the encoder, or a word that it never saw.
         """
+        _refuse_none(n)
         was, becomes = self._told([before, after])
         if torch.allclose(was, becomes, atol=1e-6):
             raise ValueError(f"{before!r} and {after!r} are one to the encoder; say what should change.")
@@ -192,6 +195,11 @@ class Unclip:
     def decode(self, x: Tensor) -> NDArray[Any]:
         """Pictures ``(n, *S)`` in the user's format."""
         return self.decoder.decode(x)
+
+
+def _refuse_none(n: int) -> None:
+    if n < 1:
+        raise ValueError(f"{n} pictures cannot be drawn; ask for 1 or more.")
 
 
 def _arc(a: Tensor, b: Tensor, weight: float) -> Tensor:
