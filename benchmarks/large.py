@@ -1,12 +1,12 @@
 """What large pictures cost in memory: python benchmarks/large.py
 
 The networks that `osmotic train` chooses for 256 and 512 pixels, one picture a step, float32. Weights, gradients, the
-two moments of AdamW and one average are counted from the parameters; activations are the bytes that a pass keeps
-for its gradient (`nn.count.watched`), weights left out. They are an affine function of the number of positions, since
-attention is fused: counted at two small sizes, checked exactly at a third, and carried to the size in the table. With
-gradient checkpointing the largest block, which is computed again for a moment, is added. What an allocator adds
-(fragments, workspaces of convolutions and of matrix products, the data) is not in the table, nor was anything here run
-at these sizes or on a GPU.
+two moments of AdamW and one average are counted from the parameters; activations are the bytes that a forward pass
+keeps for its gradient (`nn.count.watched`), weights left out. They are an affine function of the number of positions,
+since attention is fused: counted at two small sizes, checked exactly at a third, and carried to the size in the
+table. With gradient checkpointing the largest block, which is computed again for a moment, is added. What an
+allocator adds (fragments, workspaces of convolutions and of matrix products, the data) is not in the table, nor was
+anything here run at these sizes or on a GPU.
 
 Then, measured here on one thread: what checkpointing costs a step, and what decoding by pieces costs a decode.
 """

@@ -1,4 +1,4 @@
-"""Adapters learn what they are for within a minute or so, on bright blobs of 8 x 8 pixels and on points in the plane."""
+"""Adapters learn what they are for within a minute, on bright blobs of 8 x 8 pixels and points in the plane."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from nn_family import FAMILY, Member, condition, inputs, settled
 from torch import nn
 
 from osmotic.adapters import ControlNet, LoRA
-from osmotic.nn import Autoencoder, DiT, Embedding, Gaussian, UNet, gradient_checkpointing
+from osmotic.nn import Autoencoder, DiT, Embedding, Gaussian, UNet, count, gradient_checkpointing
 
 CHOSEN = ["unet-8", "unet-7x13", "unet-5x6x7", "dit-7x13", "dit-3x4x5", "mlp-2"]
 networks = pytest.mark.parametrize("member", [m for m in FAMILY if m.name in CHOSEN], ids=str)
@@ -166,3 +166,24 @@ def test_each_further_block_of_a_transformer_keeps_its_input_alone(depth: int) -
         return kept(gradient_checkpointing(net), x, time)
 
     assert bytes_kept(depth + 1) - bytes_kept(depth) == 4 * 2 * 64 * 32
+
+
+def test_the_count_of_activations_is_that_of_all_hooks() -> None:
+    """Blocks apart, where they keep anything, and nothing without gradients."""
+    x, time = torch.randn(2, 3, 16, 16), torch.rand(2) * 1000
+    net = DiT(3, (2, 2), width=32, depth=3, head_width=16).train()
+    with count.watched(net) as seen:
+        net(x, time)
+    assert seen.total == kept(net, x, time)
+    assert len(seen.blocks) == 3
+    with count.watched(gradient_checkpointing(net)) as forgetting:
+        net(x, time)
+    assert forgetting.total == kept(net, x, time)
+    assert forgetting.largest == 0
+    # What blocks keep, but for their input, is what is saved; the vector and its parts are kept once for all.
+    inside = sum(sum(block.values()) for block in seen.blocks.values())
+    assert seen.total - forgetting.total <= inside <= 3 * seen.largest
+    with torch.no_grad(), count.watched(net) as nothing:
+        net(x, time)
+    assert nothing.total == 0
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in net.modules())

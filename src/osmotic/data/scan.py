@@ -153,7 +153,9 @@ def _picture_advice(sizes: Counter[str], bad: int, good: int) -> list[str]:
     if good == 0:
         lines.append("none of the pictures can be read: replace them")
     if len(sizes) > 1:
-        lines.append("pictures have several sizes: pass --size N to bring all to N x N")
+        lines.append(
+            "pictures have several sizes: pass --size N to bring all to N x N, or --sizes N to keep their shapes"
+        )
     if bad and good:
         lines.append(f"{plural(bad, 'file')} cannot be read: remove or replace them")
     return lines
