@@ -1,6 +1,7 @@
 """Classes of sequences and of tables: what is drawn is of the class that was asked for."""
 
 import numpy as np
+import pytest
 
 from osmotic.data.dataset import open_data
 from osmotic.data.waves import FORMS, recognise
@@ -12,6 +13,7 @@ from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Recipe
 
 
+@pytest.mark.slow
 def test_waves_are_of_the_form_asked_for(tmp_path):
     recipe = Recipe(
         options=Options(steps=300, batch_size=64, learning_rate=3e-3),

@@ -193,11 +193,15 @@ def test_resuming_keeps_what_the_run_has_and_refuses_another_teacher(teachers, t
             distill(teacher, out.directory, method, options=options, **again)
 
 
+@pytest.fixture(scope="module", params=["ctm", "meanflow", "shortcut"])
+def taught(request, teachers, tmp_path_factory):
+    """A student that has a diagonal."""
+    return student(teachers, "vectors", request.param, tmp_path_factory.mktemp(request.param))
+
+
 @pytest.mark.parametrize("method", ["consistency", "ctm", "scm", "knowledge", "shortcut"])
-@pytest.mark.parametrize("first", ["ctm", "meanflow", "shortcut"])
-def test_a_student_with_a_diagonal_teaches_on(first, method, teachers, tmp_path):
+def test_a_student_with_a_diagonal_teaches_on(method, taught, tmp_path):
     """Whatever the two clocks and aims are: the next student starts as the first one's diagonal."""
-    taught = student(teachers, "vectors", first, tmp_path)
     run = distill(
         taught.directory,
         tmp_path / "next",

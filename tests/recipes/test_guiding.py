@@ -85,6 +85,7 @@ def test_pieces_go_around_the_denoiser_from_python(runs):
     assert torch.allclose(off, model.sample(4, 3, steps=3), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_classifier_leads_a_model_without_classes(tmp_path, osmotic):
     """Two far clouds, 0.3 and 0.7 of the data: the model draws both in their shares, led it draws the one asked for."""
     rng = np.random.default_rng(0)

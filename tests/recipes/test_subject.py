@@ -68,6 +68,7 @@ def forgotten(model):
     return sum(distance(drawn(model, name), mode(centre, 800, 9)) for name, centre in CENTRES.items())
 
 
+@pytest.mark.slow
 def test_a_word_alone_draws_the_subject_and_nothing_else_moves_by_a_bit(plane, tmp_path):
     base, model = load(plane), taught(plane, tmp_path / "run", "word", 300, n=60)
     assert model.spec.classes == (*base.spec.classes, "mine")
@@ -84,6 +85,7 @@ def test_a_word_alone_draws_the_subject_and_nothing_else_moves_by_a_bit(plane, t
     assert distance(found, mode(SUBJECT, 800, 8)) < 0.1 * start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("by", "seed"), [("whole", 0), ("lora", 1)])
 def test_samples_of_the_base_keep_what_it_knew_and_cost_the_subject_little(plane, tmp_path, by, seed):
     with_prior = taught(plane, tmp_path / "with", by, 250, seed=seed)
@@ -98,6 +100,7 @@ def test_samples_of_the_base_keep_what_it_knew_and_cost_the_subject_little(plane
         assert distance(drawn(model, "mine"), truth) < 0.15 * start
 
 
+@pytest.mark.slow
 def test_lora_and_a_word_learn_together_and_the_base_stays(plane, tmp_path):
     base, made = load(plane).denoiser.network, taught(plane, tmp_path / "run", "lora", 20, prior_samples=8)
     lora = made.denoiser.network
