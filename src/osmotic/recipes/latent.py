@@ -28,9 +28,9 @@ def latent(
     if not resume:
         if said is None:
             return None
+        refuse_coded(dataset.spec, asked)
         training, _ = split(dataset, asked.holdout, asked.options.seed)
         codec, coded = world.from_main(lambda: opened(said, training))
-        refuse_coded(dataset.spec, asked, coded)
         return Latents(dataset, codec, coded, world.device)
     run = Run.open(out)
     before = stored(run)[0]
@@ -50,7 +50,7 @@ def _same(said: Said, coded: Coded | None, dataset: Dataset) -> bool:
     return said == coded.source if said in coding.LINEAR else opened(said, dataset)[1].fingerprint == coded.fingerprint
 
 
-def refuse_coded(spec: Spec, recipe: Recipe, coded: Coded) -> None:
+def refuse_coded(spec: Spec, recipe: Recipe) -> None:
     """Refuse what latents cannot have.
 
     Raises:
@@ -63,8 +63,10 @@ def refuse_coded(spec: Spec, recipe: Recipe, coded: Coded) -> None:
             "Latents are encoded once, so nothing can be mirrored, turned or shifted any more; leave that out, or do "
             "it to the files."
         )
+    if spec.sizes:
+        raise RunError("Latents are kept of one size; leave out --sizes and give --size, or train without --codec.")
     if spec.control is not None:
         raise RunError(
-            f"A control image has the data's size {spec.shape[1:]}, and latents have {coded.shape[1:]}; leave out "
-            "--control, or train without --codec."
+            "A control image has the size of the data, which latents have not; leave out --control (--upscale), or train "
+            "without --codec."
         )
