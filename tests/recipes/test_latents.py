@@ -165,7 +165,7 @@ WRONG = {
     "unknown": (["--codec", "harr"], "There is no codec 'harr'"),
     "flip": (["--codec", "haar", "--flip"], "Latents are encoded once"),
     "classifier": (["--codec", "haar", "--objective", "classifier"], "reads the data themselves"),
-    "control": (["--codec", "haar", "--control", "edges"], "A control image has the size of the data"),
+    "control": (["--codec", "haar", "--control", "edges"], "A control image has the data's size"),
     "rank": (["--codec", "whitening"], "rank"),
 }
 

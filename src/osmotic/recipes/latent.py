@@ -67,6 +67,6 @@ def refuse_coded(spec: Spec, recipe: Recipe) -> None:
         raise RunError("Latents are kept of one size; leave out --sizes and give --size, or train without --codec.")
     if spec.control is not None:
         raise RunError(
-            "A control image has the size of the data, which latents have not; leave out --control (--upscale), or train "
+            "A control image has the data's size, which latents have not; leave out --control (--upscale), or train "
             "without --codec."
         )
