@@ -133,6 +133,7 @@ def test_a_table_comes_back_with_what_it_was_told(tmp_path, osmotic):
     assert list(rows[0]) == ["area", "kind", "weight"]
 
 
+@pytest.mark.slow
 def test_a_model_told_two_things_knows_each_alone(tmp_path):
     """``x = a + 2 b + 0.1 z``, a uniform in [-1, 1], b in {0, 1}: what is not said varies, what is said does not."""
     rng = np.random.default_rng(0)
