@@ -37,6 +37,10 @@ def pictures(tmp_path_factory):
     mask = np.zeros((8, 8), np.uint8)
     mask[4:] = 255
     Image.fromarray(mask).save(root / "mask.png")
+    Image.fromarray(mask * 0).save(root / "dark.png")
+    (root / "no-picture.png").write_text("text")
+    (root / "rows.csv").write_text("a,b\n1,2\n")
+    np.save(root / "rows.npy", np.zeros((2, 8, 8)))
     return root
 
 
@@ -61,15 +65,15 @@ def test_a_hole_is_filled_and_the_rest_is_kept_to_the_bit(digits, pictures, tmp_
 @pytest.mark.parametrize(
     "words",
     [
-        ["--blurred", 1.0, "--noise", 0.05],
-        ["--strength", 0.4],
-        ["--strength", 1, "--class", "3", "--guidance", 2],
+        ["--blurred", 1.0, "--noise", 0.05, *FAST],
+        ["--strength", 0.4, "--steps", 4],
+        ["--strength", 1, "--class", "3", "--guidance", 2, "--steps", 4],
         ["--from", "0", "--class", "8", "--each", 1],
     ],
     ids=str,
 )
 def test_pictures_are_restored_and_changed(digits, pictures, tmp_path, words, osmotic):
-    code, _, err = osmotic("edit", digits.directory, pictures / "0.png", *FAST, *words, "--out", tmp_path / "out")
+    code, _, err = osmotic("edit", digits.directory, pictures / "0.png", *words, "--out", tmp_path / "out")
     assert code == 0, err
     found = results(tmp_path / "out")
     assert found.shape[1:] == (8, 8, 1)
@@ -100,13 +104,29 @@ def test_small_pictures_become_large_and_two_are_joined(digits, pictures, tmp_pa
         (["0.png", "--grey"], "without colours"),
         (["0.png", "--strength", 2], "--strength"),
         (["0.png", "--strength", 0.5, "--noise", 0.1], "--noise is of a measured picture"),
-        (["0.png", "--between", 3], "1 were given"),
+        (["0.png", "--between", 3], "give two, not 1"),
         (["0.png", "--strength", 0.5, "--class", "12"], "There is no class '12'"),
         ([], "Nothing to edit"),
+        (["0.png", "--strength", 0], "--strength should be greater than 0"),
+        (["0.png", "--strength", 0.5, "--particles", 4], "--particles are for gaps and measurements"),
+        (
+            ["0.png", "--from", "0", "--class", "8", "--steps", 4],
+            "--from follows the flow in as many steps as it needs",
+        ),
+        (["0.png", "--from", "0"], "say with --class or --prompt what it should become"),
+        (["0.png", "--class", "3", "--set", "a", "1", "a", "2"], "--set a is given twice"),
+        (["0.png", "--set", "a", "1", "--set", "b", "2"], "--set is given 2 times"),
+        (["0.png", "--mask", "dark.png"], "the mask is dark everywhere: paint white what is to be drawn anew"),
+        (["0.png", "--mask", "small.png"], "and the pictures are 8 x 8: make it 8 x 8"),
+        (["small.png", "--strength", 0.5], "bring it to that size, or say --downsampled 2"),
+        (["0.png", "--downsampled", 3], "are not 3 times a smaller one's size: take 2 or 4 or 8"),
+        (["no-picture.png", "--strength", 0.5], "not a picture, whatever its name says: give a picture (.png"),
+        (["rows.csv", "--strength", 0.5], "this model draws pictures: give a .png, .jpg, .jpeg, ..."),
+        (["rows.npy", "--strength", 0.5], "this model draws pictures"),
     ],
 )
 def test_what_cannot_be_edited_is_one_sentence(digits, pictures, tmp_path, words, said, osmotic):
-    words = [pictures / w if str(w).endswith(".png") else w for w in words]
+    words = [pictures / w if str(w).endswith((".png", ".csv", ".npy")) else w for w in words]
     code, _, err = osmotic("edit", digits.directory, *words, "--out", tmp_path / "out")
     assert code == 2
     assert said in err
@@ -212,7 +232,7 @@ def test_cells_come_back_as_they_stood_whatever_their_type(rows, tmp_path, osmot
 
 def test_drawing_over_rows_changes_them_and_gaps_are_filled_first(rows, tmp_path, osmotic):
     (tmp_path / "whole.csv").write_text("day,tens,mark,kind\n2020-01-05,10,01,1.0\n2020-01-06,20,02,2.0\n")
-    words = [rows / "run", tmp_path / "whole.csv", "--strength", 0.95, *FAST]
+    words = [rows / "run", tmp_path / "whole.csv", "--strength", 0.95, "--steps", 4, "--each", 2]
     code, _, err = osmotic("edit", *words, "--out", tmp_path / "out")
     assert code == 0, err
     found = list(csv.DictReader((tmp_path / "out" / "edited.csv").open()))

@@ -67,6 +67,11 @@ def test_every_piece_acts_and_all_together_work(runs, tmp_path, osmotic):
         (["--classifier", "digits"], "is no classifier"),
         (["--autoguidance", "judge"], "is a classifier, which draws nothing"),
         (["--guidance", 2, "--threshold", "sometimes"], "there are static, dynamic"),
+        (["--autoguidance-scale", 3], "--autoguidance-scale is of --autoguidance RUN"),
+        (["--classifier-scale", 3], "--classifier-scale is of --classifier RUN"),
+        (["--guidance", 3, "--plus-plus"], "is its lambda, from 0 to 1; got 3"),
+        (["--guidance", 3, "--interval", 1], "--interval takes LOW HIGH"),
+        (["--set", "a"], "--set takes NAME VALUE ..."),
     ],
 )
 def test_what_does_not_go_together_is_one_sentence(runs, words, said, osmotic):

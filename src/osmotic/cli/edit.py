@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,8 @@ from osmotic.cli.guiding import Guiding, guide
 from osmotic.cli.sample import asked, fresh, place
 from osmotic.cli.wanted import Wanted, away
 from osmotic.data.controls import Beside
+from osmotic.data.errors import listed
+from osmotic.data.given import ROUNDING
 from osmotic.training.recipe import Frozen
 
 if TYPE_CHECKING:
@@ -35,7 +38,10 @@ class Editing(Frozen):
     blurred: float | None = Field(None, gt=0, description="the input is blurred by so many pixels: draw it sharp")
     grey: bool = Field(False, description="the input has no colours: draw it in colour")
     strength: float | None = Field(
-        None, gt=0, le=1, description="draw over the input, keeping what survives this much noise: 0 all, 1 nothing"
+        None,
+        gt=0,
+        le=1,
+        description="draw over the input, keeping what survives this much noise: near 0 almost all, at 1 nothing",
     )
     was: str | None = Field(
         None,
@@ -50,8 +56,12 @@ class Editing(Frozen):
         "(default: 0; 0.8 without INPUT, where both are drawn)",
     )
     between: int | None = Field(None, ge=2, description="go from the first input to the second in so many pictures")
-    noise: float = Field(0.0, ge=0, description="deviation of the noise in the input, with --downsampled and the like, "
-                         "1 being half of a picture's range")  # fmt: skip
+    noise: float | None = Field(
+        None,
+        ge=0,
+        description="deviation of the noise in the input, with --downsampled and the like, 1 being half of a picture's "
+        f"range (default: {ROUNDING:.4f}, what a file of 8 bits rounds away; 0 takes every pixel for exact)",
+    )
 
 
 class Drawing(Frozen):
@@ -66,6 +76,9 @@ class Drawing(Frozen):
     batch_size: int = Field(64, ge=1, description="results at a time: memory, not results")
     weights: str | None = Field(None, description="which weights: model, or ema-HALFLIFE (default: the first average)")
 
+
+MADE = {"table": "rows of a table", "array": "arrays"}
+"""What a model makes, where that is not the name of its kind."""
 
 EditFlags, What, How = flags(Editing, "edit"), flags(Wanted, "what is wanted"), flags(Guiding, "guidance")
 DrawFlags = flags(Drawing, "drawing")
@@ -100,6 +113,7 @@ def main(words: list[str]) -> int:
     out = place(command.run / "samples" / f"edit-{drawing.seed}", drawing.out)
     refuse_several(editing)
     refuse_no_texts(editing, wanted, bool(command.inputs))
+    refuse_idle(editing, drawing, bool(command.inputs))
     from osmotic.training.run import Run
 
     Run.open(command.run)  # a wrong directory is refused before torch is imported
@@ -114,13 +128,16 @@ def main(words: list[str]) -> int:
     images: dict[str, Any] = {}
     if command.inputs:
         before = read_given(command.inputs, spec, editing.downsampled or 1, editing.grey)
+        for line in before.facts:
+            print(f"osmotic: {line}", file=sys.stderr)
         if editing.was is not None or editing.between is not None:
             drawing = drawing.model_copy(update={"each": 1})  # nothing is drawn at random
         if by_instruction(spec, editing):
             images = instructing(command.inputs, spec, wanted, drawing.each)
     if guiding.classifier is not None and spec.classes is None:
         raise UsageError("This model was trained without classes; --classifier leads `osmotic sample` alone.")
-    way, labels = how(model, wanted, guiding, drawing, before, images)
+    filled = editing.strength is None and editing.was is None and editing.between is None
+    way, labels = how(model, wanted, guiding, drawing, before, images, filled)
     count = way.each * (1 if before is None else len(before.x))
     with tqdm(total=count, desc="editing", unit="result", delay=2, leave=False) as bar:
         if before is None:
@@ -128,13 +145,27 @@ def main(words: list[str]) -> int:
         else:
             x = edited(model, before, editing, way, bar.update)
     notes = [{"command": shlex.join(["osmotic", "edit", *words])}] * len(x)
-    filled = editing.strength is None and editing.was is None and editing.between is None
+    told = said_of_rows(before, spec, way) if filled else {}
     with fresh(out) as folder:
         labels = labels if len(x) == count else None
-        paths = write_edited(x.numpy(), spec, folder, before, filled, labels, notes, drawn=not command.inputs)
+        paths = write_edited(x.numpy(), spec, folder, before, filled, labels, notes, told, drawn=not command.inputs)
     for path in paths:
         print(out / path.relative_to(folder))
     return 0
+
+
+def said_of_rows(taken: Given, spec: Spec, way: Way) -> dict[str, list[Any]]:
+    """A table's columns that the model was told, as they are written; it is said which of their gaps stay."""
+    if not taken.cells:
+        return {}
+    from osmotic.recipes import rows
+
+    found = rows.written(taken, spec, way.cond if isinstance(way.cond, dict) else {}, way.each)
+    empty = [column for column, values in found.items() if None in values]
+    if empty:
+        verb = "is told to the model, not drawn; its gaps stay" if len(empty) == 1 else "are told, not drawn; gaps stay"
+        print(f"osmotic: {listed(empty)} {verb}, unless --class or --set says what they hold.", file=sys.stderr)
+    return found
 
 
 def by_instruction(spec: Spec, editing: Editing) -> bool:
@@ -165,7 +196,7 @@ def refuse_several(editing: Editing) -> None:
     said = [{"was": "from"}.get(name, name) for name in names if getattr(editing, name) not in (None, False)]
     if len(said) > 1:
         raise UsageError(f"--{said[0]} and --{said[1]} are two different edits; do one after the other.")
-    if editing.noise and not set(said) & {"downsampled", "blurred", "grey"}:
+    if editing.noise is not None and not set(said) & {"downsampled", "blurred", "grey"}:
         raise UsageError("--noise is of a measured picture: it goes with --downsampled, --blurred or --grey.")
 
 
@@ -180,20 +211,52 @@ def refuse_no_texts(editing: Editing, wanted: Wanted, given: bool) -> None:
         raise UsageError("Nothing to edit was named; give a file behind the run, or two texts: --from and --prompt.")
     if editing.attention is not None and not texts:
         raise UsageError("--attention is shared between two texts; it goes with --from and --prompt.")
+    if editing.was is not None and wanted == Wanted(negative=wanted.negative):
+        raise UsageError("--from says what the input is; say with --class or --prompt what it should become.")
+
+
+def refuse_idle(editing: Editing, drawing: Drawing, given: bool) -> None:
+    """Refuse options that this edit does not read.
+
+    Raises:
+        UsageError: naming one.
+    """
+    for name, said in (("strength", editing.strength), ("from", editing.was), ("between", editing.between)):
+        if said is None:
+            continue
+        if drawing.particles is not None:
+            raise UsageError(f"--particles are for gaps and measurements, not for --{name}; leave it out.")
+        adaptive = name == "between" or (name == "from" and given and not editing.attention)
+        if drawing.steps is not None and adaptive:
+            raise UsageError(f"--{name} follows the flow in as many steps as it needs; leave out --steps.")
 
 
 def how(
-    model: Model, wanted: Wanted, guiding: Guiding, drawing: Drawing, taken: Given | None, images: dict[str, Any]
+    model: Model,
+    wanted: Wanted,
+    guiding: Guiding,
+    drawing: Drawing,
+    taken: Given | None,
+    images: dict[str, Any],
+    filled: bool,
 ) -> tuple[Way, list[int] | None]:
-    """How results are drawn, and the class of each, if one was asked for."""
+    """How results are drawn, and the class of each, if one was asked for.
+
+    Where gaps are ``filled``, what a table says of its rows holds; elsewhere what is asked for changes it.
+    """
     from osmotic.recipes.edit import Way
 
     spec, total = model.spec, (1 if taken is None else len(taken.x)) * drawing.each
-    cond: dict[str, Any] | None = (images if taken is None else taken.told(spec, drawing.each) | images) or None
-    labels = None
+    said, labels = {}, None
     if wanted.classes or wanted.prompt or wanted.attributes or wanted.control:
-        said, labels, _ = asked(spec, wanted, total, turns=False)
-        cond = (cond or {}) | (said or {})
+        found, labels, _ = asked(spec, wanted, total, turns=False)
+        said = found or {}
+    own: dict[str, Any] = {} if taken is None else taken.told(spec, drawing.each)
+    if taken is not None and filled and taken.cells:
+        from osmotic.recipes import rows
+
+        own, said = {}, rows.told(taken, spec, said, drawing.each)
+    cond = own | images | said or None
     negative = away(spec, wanted)
     around, scale = guide(model, guiding, drawing.guidance, model.condition(negative, 1, 0, 1), cond)
     return (
@@ -241,7 +304,7 @@ def edited(model: Model, taken: Given, editing: Editing, way: Way, progress: Pro
     x, spec = torch.from_numpy(taken.x), model.spec
     pictured = ("mask", "downsampled", "blurred", "grey")
     if spec.kind != "images" and any(getattr(editing, name) not in (None, False) for name in pictured):
-        raise UsageError(f"That edit is for pictures; this model makes {spec.kind}.")
+        raise UsageError(f"That edit is for pictures; this model makes {MADE.get(spec.kind, spec.kind)}.")
     if x.isnan().any() and (editing.strength or editing.was or editing.between):
         raise UsageError("The input has gaps; fill them first, without --strength, --from and --between.")
     if editing.strength is not None:
@@ -253,7 +316,7 @@ def edited(model: Model, taken: Given, editing: Editing, way: Way, progress: Pro
         return swap(model, x, named, way, progress)
     if editing.between is not None:
         if len(x) != 2:
-            raise UsageError(f"--between goes from one input to a second; {len(x)} were given.")
+            raise UsageError(f"--between goes from one input to a second; give two, not {len(x)}.")
         one = {name: values[0] for name, values in way.cond.items()} if isinstance(way.cond, dict) else None
         return between(model, x[0], x[1], editing.between, replace(way, cond=one))
     operator: Operator | None = None
@@ -266,15 +329,28 @@ def edited(model: Model, taken: Given, editing: Editing, way: Way, progress: Pro
             raise UsageError("This model makes pictures without colours; leave out --grey.")
         operator = Grey()
     if operator is not None:
-        return restore(model, x, operator, editing.noise, way, progress)
+        noise = ROUNDING if editing.noise is None else editing.noise
+        return restore(model, x, operator, noise, way, progress)
     if by_instruction(spec, editing):
         return instructed(model, len(x) * way.each, way, progress)
     if editing.mask is not None:
         x = x.masked_fill(torch.from_numpy(read_mask(editing.mask, spec)), float("nan"))
-    if not x.isnan().any():
-        raise UsageError(
-            "Everything of the input is known; say with --mask, --strength, --from or --downsampled what to change."
-            if spec.kind == "images"
-            else "Everything of the input is known; leave cells empty (NaN in an array), or say --strength or --from."
-        )
+    refuse_whole(taken, x, spec)
     return fill(model, x, way, progress)
+
+
+def refuse_whole(taken: Given, x: Tensor, spec: Spec) -> None:
+    """Refuse an input without gaps.
+
+    Raises:
+        UsageError: saying how gaps are told.
+    """
+    if x.isnan().any():
+        return
+    if told := [name for name, values in taken.cells.items() if None in values]:
+        raise UsageError(f"The gaps are in {listed(told)}, which this model is told and does not draw; fill it in.")
+    raise UsageError(
+        "Everything of the input is known; say with --mask, --strength, --from or --downsampled what to change."
+        if spec.kind == "images"
+        else "Everything of the input is known; leave cells empty (NaN in an array), or say --strength or --from."
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -17,6 +18,9 @@ from osmotic.cli import wording
 # Flat names (no "--training.steps"), and a flag that is off has no "--no-" twin.
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 FOUND = "found from the data"
+PAIRS = ("--set", "--scales")
+"""Flags of several names, each with its value."""
+
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
@@ -32,6 +36,7 @@ def parse(command: type[T], name: str, words: list[str]) -> T:
         UsageError: in one sentence, what cannot be understood and what was probably meant.
     """
     heard = io.StringIO()
+    _refuse_twice(words)
     try:
         with contextlib.redirect_stderr(heard):
             return tyro.cli(command, prog=f"osmotic {name}", args=words, config=CONFIG)
@@ -93,6 +98,22 @@ def sentence(error: ValidationError) -> str:
     return f"{flag} {reason[0].lower()}{reason[1:]}; got {first['input']!r}."
 
 
+def _refuse_twice(words: list[str]) -> None:
+    """Refuse a name that is given two values, of which the parser would keep the last.
+
+    Raises:
+        UsageError: naming it.
+    """
+    for flag in PAIRS:
+        if words.count(flag) > 1:
+            raise UsageError(f"{flag} is given {words.count(flag)} times; give all names and values after one.")
+        if flag in words:
+            said = list(itertools.takewhile(lambda word: not word.startswith("--"), words[words.index(flag) + 1 :]))
+            twice = [name for i, name in enumerate(said[::2]) if name in said[: 2 * i : 2]]
+            if twice:
+                raise UsageError(f"{flag} {twice[0]} is given twice; give one value.")
+
+
 def _nested(field: FieldInfo) -> bool:
     return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
 
@@ -104,7 +125,7 @@ def _annotation(field: FieldInfo, found: bool) -> Any:
         name=str(extra["flag"]) if "flag" in extra else None,  # a name that Python keeps for itself
         help=field.description,
         help_behavior_hint=_hint(field, found),
-        metavar=_metavar(kind),
+        metavar=str(extra["metavar"]) if "metavar" in extra else _metavar(kind),
     )
     return Annotated[kind if kind is bool else kind | None, note]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from osmotic.cli.flags import UsageError
+from osmotic.data.errors import differ
 from osmotic.training.recipe import Frozen
 
 if TYPE_CHECKING:
@@ -24,12 +25,15 @@ class Guiding(Frozen):
 
     scales: dict[str, float] | None = Field(
         None,
-        description="a scale of its own for some of what is said, NAME SCALE ..., as text 7.5 image 1.5; --guidance is "
-        "that of the rest. The image comes first, each of the others is given it and the rest: D() + s_image (D(image) "
-        "- D()) + guidance (D(image, rest) - D(image)) + the sum of s_name (D(image, rest, name) - D(image, rest))",
+        description="a scale of its own for some of what is said, as text 7.5 image 1.5; --guidance is that of the "
+        "rest. The image comes first, each of the others is given it and the rest: D() + s_image (D(image) - D()) + "
+        "guidance (D(image, rest) - D(image)) + the sum of s_name (D(image, rest, name) - D(image, rest))",
+        json_schema_extra={"metavar": "NAME SCALE ..."},
     )
     interval: tuple[float, float] | None = Field(
-        None, description="guide only where sigma / alpha lies between LOW and HIGH, which saves half of the rest"
+        None,
+        description="guide only where sigma / alpha lies between LOW and HIGH, which saves half of the rest",
+        json_schema_extra={"metavar": "LOW HIGH"},
     )
     rescale: float | None = Field(
         None, ge=0, le=1, description="share by which guided estimates get the plain ones' deviation back (about 0.7)"
@@ -81,6 +85,7 @@ def _pieces(
     """From the inside out."""
     from osmotic import guidance
 
+    _refuse_idle(guiding, scale)
     led = guiding.scales or guiding.plus_plus or guiding.classifier or guiding.autoguidance or scale != 1
     for name, value in (("--interval", guiding.interval), ("--rescale", guiding.rescale)):
         if value is not None and not led:
@@ -113,6 +118,19 @@ def _pieces(
     return pieces
 
 
+def _refuse_idle(guiding: Guiding, scale: float) -> None:
+    """Refuse scales of what is not there, and one that CFG++ does not have.
+
+    Raises:
+        UsageError: naming it.
+    """
+    for name, run in (("autoguidance", guiding.autoguidance), ("classifier", guiding.classifier)):
+        if run is None and f"{name}_scale" in guiding.model_fields_set:
+            raise UsageError(f"--{name}-scale is of --{name} RUN; name the run too, or leave it out.")
+    if guiding.plus_plus and not 0 <= scale <= 1:
+        raise UsageError(f"With --plus-plus --guidance is its lambda, from 0 to 1; got {scale:g}.")
+
+
 def _scaled(model: Model, guiding: Guiding, scale: float, negative: Condition | None, said: Mapping[str, Any]) -> Guide:
     """Scales of their own in place of the one scale."""
     from osmotic.training.scales import own_scales
@@ -131,7 +149,7 @@ def _bad(model: Model, run: Path) -> Denoiser:
     bad = load(run, device=model.device)
     for name in ("shape", "encoding", "classes", "attributes", "captions", "control"):
         if getattr(bad.seen, name) != getattr(model.seen, name):
-            raise UsageError(f"{run} draws other data than this model, their {name} differs; name a run of the same.")
+            raise UsageError(f"{run} draws other data than this model, their {differ(name)}; name a run of the same.")
     if (bad.codec and bad.codec.fingerprint()) != (model.codec and model.codec.fingerprint()):
         raise UsageError(f"{run} does not diffuse the latents that this model does; name a run of the same codec.")
     return bad.denoiser

@@ -25,8 +25,8 @@ class Wanted(Frozen):
     prompt: tuple[str, ...] | None = Field(None, description="texts to draw, in turn, each in quotes")
     attributes: dict[str, str] | None = Field(
         None,
-        description="what else the model was told in training (--condition), NAME VALUE ...",
-        json_schema_extra={"flag": "set"},
+        description="what else the model was told in training (--condition), by name",
+        json_schema_extra={"flag": "set", "metavar": "NAME VALUE ..."},
     )
     control: tuple[Path, ...] | None = Field(
         None,

@@ -27,6 +27,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{ending}"
 
 
+def differ(name: str) -> str:
+    """`shape differs`, `classes differ`: what two descriptions of data do not share."""
+    return f"{name} {'differ' if name.endswith('s') else 'differs'}"
+
+
 def closest(word: str, known: Sequence[str]) -> str:
     """A sentence part that suggests the nearest known word, or nothing when none is near."""
     lowered = {name.lower(): name for name in known}

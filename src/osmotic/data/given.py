@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import VALUE_KEYS
-from .attributes import Attribute, category
-from .columns import Categorical, Columns, Numeric
+from .attributes import category
+from .cells import beyond, nearest_seen, raw_cells, seen_cells
+from .columns import Columns
 from .controls import LUMA, Beside, Low, made
 from .encoding import Array, FloatArray
 from .errors import DataError, listed
-from .pictures import BadPicture, as_channels, pixels
+from .pictures import SUFFIXES, BadPicture, as_channels, pixels
 from .spec import Spec
+
+TABLES, ARRAYS = (".csv", ".tsv", ".parquet"), (".npy", ".npz")
+"""Endings of files, beside those of pictures."""
+
+ROUNDING = 1 / (255 * math.sqrt(3))
+"""Deviation of what is lost where a picture is stored in 8 bits, on the network's scale of -1 to 1: a level is 2 / 255
+wide there, and what is evenly spread over a width has the deviation of its ``sqrt(12)``-th part."""
 
 
 @dataclass(frozen=True)
@@ -29,20 +38,23 @@ class Given:
         raw: the same as the encoding's raw values, to put known ones back exactly; None for pictures.
         names: of the samples.
         cells: a table's columns as they stand there, by name, those that the model is told too; None where empty.
+        facts: what a person should know.
     """
 
     x: FloatArray
     raw: Array | None
     names: tuple[str, ...]
     cells: dict[str, list[Any]] = field(default_factory=dict)
+    facts: tuple[str, ...] = ()
 
     def told(self, spec: Spec, each: int) -> dict[str, list[Any]]:
         """What the table says of each result, by the names that a model is told."""
         label = spec.encoding.label if isinstance(spec.encoding, Columns) else None
         told = {}
-        for name in (attribute.name for attribute in spec.attributes):
-            if name in self.cells:
-                told[name] = [value for value in self.cells[name] for _ in range(each)]
+        for attribute in spec.attributes:
+            if attribute.name in self.cells:
+                values = nearest_seen(attribute.column, self.cells[attribute.name])
+                told[attribute.name] = [value for value in values for _ in range(each)]
         if label is not None and label.column.name in self.cells:
             classes = [None if value is None else category(value) for value in self.cells[label.column.name]]
             told["class"] = [value for value in classes for _ in range(each)]
@@ -71,7 +83,7 @@ def read_given(paths: Sequence[Path], spec: Spec, factor: int = 1, grey: bool = 
     if spec.kind == "images":
         return _pictures(paths, spec, factor, grey)
     if len(paths) != 1:
-        raise DataError(f"one file of {spec.kind} at a time can be edited; {len(paths)} were given")
+        raise DataError(f"one file of {spec.kind} at a time can be edited, not {len(paths)}: name one")
     if isinstance(spec.encoding, Columns):
         return _table(paths[0], spec, spec.encoding)
     return _array(paths[0], spec)
@@ -119,29 +131,58 @@ def read_mask(path: Path, spec: Spec) -> NDArray[np.bool_]:
     """
     painted = _picture(path)
     if painted.shape[:2] != spec.shape[1:]:
-        raise DataError(f"{path}: the mask is {_size(painted.shape)}, and the pictures are {_size(spec.shape[1:])}")
-    bright = painted if painted.ndim == 2 else painted.mean(-1)
-    return np.asarray(bright > 127)
+        size = _size(spec.shape[1:])
+        raise DataError(f"{path}: the mask is {_size(painted.shape)}, and the pictures are {size}: make it {size}")
+    bright = np.asarray((painted if painted.ndim == 2 else painted.mean(-1)) > 127)
+    if not bright.any():
+        raise DataError(f"{path}: the mask is dark everywhere: paint white what is to be drawn anew")
+    return bright
 
 
 def _pictures(paths: Sequence[Path], spec: Spec, factor: int, grey: bool) -> Given:
     channels = 1 if grey else spec.shape[0]
+    refuse_indivisible(spec, factor)
     wanted = tuple(side // factor for side in spec.shape[1:])
     found = []
     for path in paths:
         picture = _picture(path)
         if picture.shape[:2] != wanted:
-            raise DataError(f"{path}: the picture is {_size(picture.shape)}, and this model takes {_size(wanted)}")
+            size = f"{path}: the picture is {_size(picture.shape)}, and this model takes {_size(wanted)}"
+            raise DataError(f"{size}: bring it to that size{_smaller(picture.shape, spec) if factor == 1 else ''}")
         found.append(as_channels(picture if picture.ndim == 2 or channels == 3 else _luma(picture), channels))
     x = np.moveaxis(np.stack(found), -1, 1).astype(np.float32) / 127.5 - 1
     return Given(x, None, tuple(path.stem for path in paths))
 
 
+def refuse_indivisible(spec: Spec, factor: int) -> None:
+    """Refuse blocks that do not fill a model's pictures.
+
+    Raises:
+        DataError: naming those that do.
+    """
+    common = math.gcd(*spec.shape[1:])
+    if common % factor:
+        fitting = [str(n) for n in range(2, common + 1) if common % n == 0]
+        advice = f"take {' or '.join(fitting)}" if fitting else "no factor does"
+        raise DataError(f"pictures of {_size(spec.shape[1:])} are not {factor} times a smaller one's size: {advice}")
+
+
+def _smaller(shape: Sequence[int], spec: Spec) -> str:
+    """Where a picture is the model's own made smaller, how to say so."""
+    (height, width), (own, other) = shape[:2], spec.shape[1:]
+    factor = own // height
+    alike = factor > 1 and (height * factor, width * factor) == (own, other)
+    return f", or say --downsampled {factor} to have it drawn larger" if alike else ""
+
+
 def _picture(path: Path) -> NDArray[np.uint8]:
+    if path.suffix.lower() in (*TABLES, *ARRAYS) and path.is_file():
+        raise DataError(f"{path}: this model draws pictures: give a {', '.join(SUFFIXES[:3])}, ...")
     try:
         return pixels(path)
     except BadPicture as error:
-        raise DataError(f"{path}: {error}") from None
+        advice = "" if ": " in str(error) else f": give a picture ({', '.join(SUFFIXES)})"
+        raise DataError(f"{path}: {error}{advice}") from None
 
 
 def _luma(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -154,7 +195,7 @@ def _size(shape: Sequence[int]) -> str:
 
 
 def _array(path: Path, spec: Spec) -> Given:
-    if path.suffix not in (".npy", ".npz"):
+    if path.suffix.lower() not in ARRAYS:
         raise DataError(f"{path}: this model takes arrays: give an .npy or .npz file, NaN where nothing is known")
     try:
         loaded = np.load(path, allow_pickle=False)
@@ -163,51 +204,53 @@ def _array(path: Path, spec: Spec) -> Given:
         raw = np.asarray(loaded, np.float64)
     except Exception as error:  # numpy and zipfile each have their own errors for a broken file
         raise DataError(f"{path}: not a readable array of numbers ({str(error)[:100]}): save it again") from None
-    values = raw
-    if values.ndim == len(spec.shape) and len(spec.shape) > 1 and spec.shape[0] == 1:
-        values = values[:, None]  # sequences of one channel may come without that axis
+    values = _with_axes(raw, spec)
     if values.shape[1:] != spec.shape or not len(values):
-        raise DataError(f"{path}: an array of shape {values.shape} does not fit samples of shape {spec.shape}")
+        raise DataError(
+            f"{path}: an array of shape {raw.shape} does not fit samples of shape {spec.shape}{_longer(values, spec)}"
+        )
+    infinite = np.flatnonzero(np.isinf(values).reshape(len(values), -1).any(1))
+    if len(infinite):
+        raise DataError(f"{path}: infinite in row {listed(infinite)}: put a number there, or NaN for a gap")
     return Given(spec.encode(values), values, tuple(f"row {i}" for i in range(len(values))))
 
 
-def _table(path: Path, spec: Spec, columns: Columns) -> Given:
-    from .table import load
+def _with_axes(values: NDArray[np.float64], spec: Spec) -> NDArray[np.float64]:
+    """Samples (N, *shape); one sample may come alone, and sequences of one channel without that axis."""
+    one = len(spec.shape) > 1 and spec.shape[0] == 1
+    if values.shape == spec.shape[one:]:
+        return values.reshape(1, *spec.shape)
+    return values[:, None] if one and values.ndim == len(spec.shape) else values
 
+
+def _longer(values: NDArray[np.float64], spec: Spec) -> str:
+    """What to do with samples that are alike but for their length."""
+    alike = values.ndim == len(spec.shape) + 1 and values.shape[1:-1] == spec.shape[:-1] and len(spec.shape) > 1
+    length = spec.shape[-1]
+    if not alike or not len(values):
+        return f": give (samples, {', '.join(map(str, spec.shape))})"
+    return f": append NaN to length {length}" if values.shape[-1] < length else f": cut it to length {length}"
+
+
+def _table(path: Path, spec: Spec, columns: Columns) -> Given:
+    from .table_files import load
+
+    if path.suffix.lower() in (*SUFFIXES, *ARRAYS) and path.is_file():
+        raise DataError(f"{path}: this model takes tables: give a {' or '.join(TABLES[::2])}")
     told = [attribute.column for attribute in spec.attributes]
     told += [] if columns.label is None else [columns.label.column]
     table = load(path, [*columns.columns, *told])
+    if table.num_rows == 0:
+        raise DataError(f"{path}: has columns ({listed(table.column_names)}) but no rows: give at least one")
     names = [column.name for column in columns.columns]
     missing = [name for name in names if name not in table.column_names]
     if missing:
         raise DataError(f"{path}: has no column {listed(missing)}; this model's are {listed(names, 40)}")
-    raw = np.stack([_column(c, table.column(c.name).to_pylist(), path) for c in columns.columns], 1)
-    x = np.concatenate([_encoded(column, raw[:, i]) for i, column in enumerate(columns.columns)], 1)
-    names += [column.name for column in told if column.name in table.column_names]
-    cells = {name: table.column(name).to_pylist() for name in names}
-    return Given(x, raw, tuple(f"row {i}" for i in range(len(raw))), cells)
-
-
-def _column(column: Numeric | Categorical, values: list[Any], path: Path) -> NDArray[np.float64]:
-    """Raw values of a table's column, NaN where there are none; numbers beyond what was seen stay as they are."""
-    attribute = Attribute(column=column)
-    if isinstance(column, Categorical):
-        try:
-            return np.array([attribute.parse(value) for value in values])
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
-    try:
-        return np.array([np.nan if value is None else attribute.steps(value) for value in values])
-    except (TypeError, ValueError):
-        raise DataError(f"{path}: column {column.name!r} should hold {column.type}") from None
-
-
-def _encoded(column: Numeric | Categorical, raw: NDArray[np.float64]) -> FloatArray:
-    """A column's coordinates, NaN where the cell is empty; a cell to be filled in is told that it is not missing."""
-    absent = np.isnan(raw)
-    filled = np.where(absent, 0.0 if isinstance(column, Categorical) else column.values[0], raw)
-    x = column.encode(filled)
-    # Of a number all but its flag, of a category all but "missing", which is the last.
-    unknown = 1 if isinstance(column, Numeric) else column.width - (None in column.categories)
-    x[absent, :unknown] = np.nan
-    return x
+    told = [column for column in told if column.name in table.column_names]
+    held = (*columns.columns, *told)
+    cells = {c.name: [None if v != v else v for v in table.column(c.name).to_pylist()] for c in held}  # NaN is no value
+    every = {c.name: raw_cells(c, cells[c.name], path) for c in held}
+    raw = np.stack([every[name] for name in names], 1)
+    x = np.concatenate([seen_cells(column, every[column.name]) for column in columns.columns], 1)
+    facts = [line for c in held for line in beyond(c, every[c.name], cells[c.name])]
+    return Given(x, raw, tuple(f"row {i}" for i in range(len(raw))), cells, tuple(facts))

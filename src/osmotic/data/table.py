@@ -5,7 +5,6 @@ Needs pyarrow, the optional extra `tables`; it is imported when a table is read 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +19,7 @@ from .encoding import Array
 from .errors import DataError, closest, listed, plural
 from .source import Labels, Options, Stored
 from .spec import Spec
+from .table_files import arrow_type, is_text, load, pyarrow
 from .whole import whole
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def to_table(
     """
     if not isinstance(spec.encoding, Columns):
         raise ValueError(f"{spec.source} is no table but {spec.kind}")
-    arrow = _arrow()
+    arrow = pyarrow()
     raw = spec.decode(np.asarray(x))
     fields = [(column.name, _arrow_column(column, raw[:, i], arrow)) for i, column in enumerate(spec.encoding.columns)]
     if attributes is not None:
@@ -106,7 +106,7 @@ def edited_table(raw: Array, spec: Spec, cells: Mapping[str, Sequence[Any]]) -> 
     alone, and left out where they are not there.
     """
     assert isinstance(spec.encoding, Columns)
-    arrow = _arrow()
+    arrow = pyarrow()
     fields = {name: arrow.array(list(values)) for name, values in cells.items()}
     for i, column in enumerate(spec.encoding.columns):
         made = _arrow_column(column, raw[:, i], arrow)
@@ -114,6 +114,12 @@ def edited_table(raw: Array, spec: Spec, cells: Mapping[str, Sequence[Any]]) -> 
         kept = [new if old is None else old for new, old in zip(made.to_pylist(), given, strict=True)]
         fields[column.name] = arrow.array(kept)
     return arrow.table(_ordered(fields, spec))
+
+
+def python_values(column: Column, raw: NDArray[np.float64]) -> list[Any]:
+    """Raw values of a column ``(N,)`` as Python's own, in its own type; None where NaN."""
+    values: list[Any] = _arrow_column(column, raw, pyarrow()).to_pylist()
+    return values
 
 
 def _ordered(fields: dict[str, Any], spec: Spec) -> dict[str, Any]:
@@ -130,7 +136,7 @@ def _ordered(fields: dict[str, Any], spec: Spec) -> dict[str, Any]:
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Writes a `.csv` or `.parquet` file, complete or not at all. Raises DataError for any other ending."""
-    _arrow()
+    pyarrow()
     from pyarrow import csv, parquet
 
     writers = {".csv": csv.write_csv, ".parquet": parquet.write_table}
@@ -138,67 +144,6 @@ def write_table(table: pa.Table, path: Path) -> None:
         raise DataError(f"{path}: a table is written as .csv or .parquet: choose one of these endings")
     with whole(path) as part:
         writers[path.suffix.lower()](table, part)
-
-
-def _arrow() -> Any:
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise DataError("tables need pyarrow: pip install 'osmotic[tables]'") from error
-    return pyarrow
-
-
-def load(path: Path, columns: Sequence[Column] = ()) -> pa.Table:
-    """The table of a CSV or Parquet file, as it is; columns that are known are read as their type. Raises DataError."""
-    arrow = _arrow()
-    from pyarrow import csv, parquet
-
-    try:
-        if path.suffix.lower() == ".parquet":
-            table = parquet.read_table(path)
-        else:
-            types = {column.name: _arrow_type(column.type, arrow) for column in columns}
-            nulls = csv.ConvertOptions(strings_can_be_null=True, column_types=types)
-            table = csv.read_csv(
-                path, parse_options=csv.ParseOptions(delimiter=_delimiter(path)), convert_options=nulls
-            )
-        table.validate(full=True)  # a file may call bytes text that are none
-        names = table.column_names
-    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: not a readable table ({reason}): repair or export it again") from error
-    if path.suffix.lower() != ".parquet" and _headless(table):
-        raise DataError(f"{path}: the first line holds data ({listed(names)}): add a line with column names above it")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}: columns with the same name ({listed(twice)}): give each its own")
-    return table
-
-
-def _delimiter(path: Path) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        head = file.readline(1 << 16)
-    return max(",;\t", key=head.count)
-
-
-def _headless(table: pa.Table) -> bool:
-    """Whether the column names are a row of data: all numbers, or a value that its own column of texts has again."""
-    if all(_is_number(name) for name in table.column_names):
-        return True
-    compute = import_module("pyarrow.compute")
-    return any(
-        compute.index(column, name).as_py() >= 0
-        for name, column in zip(table.column_names, table.columns, strict=True)
-        if _is_text(column.type)
-    )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _chosen(table: pa.Table, options: Options, path: Path) -> pa.Table:
@@ -231,11 +176,11 @@ def _label(table: pa.Table, name: str | None, path: Path) -> tuple[Label | None,
 
 def _fit(name: str, column: pa.ChunkedArray, coded: bool, path: Path) -> tuple[Column, Array]:
     """One column's description and its raw values (N,) float64."""
-    types = _arrow().types
+    types = pyarrow().types
     kind, where = column.type, f"{path}: column {name!r}"
     if column.null_count == len(column):
         raise DataError(f"{where} has no values at all: leave it out with drop")
-    if coded or types.is_boolean(kind) or types.is_dictionary(kind) or _is_text(kind):
+    if coded or types.is_boolean(kind) or types.is_dictionary(kind) or is_text(kind):
         fitted, codes = _categories(name, column, where)
         return fitted, codes.astype(np.float64)
     if types.is_floating(kind):
@@ -247,16 +192,12 @@ def _fit(name: str, column: pa.ChunkedArray, coded: bool, path: Path) -> tuple[C
     raise DataError(f"{where} holds {kind}, which is neither numbers nor categories: leave it out with drop")
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return str(kind) in ("string", "large_string", "string_view")
-
-
 def _categories(name: str, column: pa.ChunkedArray, where: str) -> tuple[Categorical, NDArray[np.int64]]:
-    types = _arrow().types
+    types = pyarrow().types
     kind, indices = column.type, None
     if types.is_dictionary(kind):
         kind, indices = kind.value_type, str(kind.index_type)
-    if not (_is_text(kind) or types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind)):
+    if not (is_text(kind) or types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind)):
         raise DataError(f"{where} holds {kind}, which cannot be categories: use texts, booleans or whole numbers")
     values: Sequence[Any] = column.to_pylist()
     if types.is_floating(kind):
@@ -294,7 +235,7 @@ def _floats(name: str, column: pa.ChunkedArray, where: str) -> tuple[Numeric, Ar
 
 def _integers(name: str, column: pa.ChunkedArray, where: str) -> tuple[Numeric, Array]:
     """Integers and times as `origin + unit * k`: the smallest value, and the greatest common divisor above it."""
-    arrow = _arrow()
+    arrow = pyarrow()
     try:
         wide = column if column.type.bit_width == 64 else column.cast(f"int{column.type.bit_width}", safe=False)
         whole = (column if arrow.types.is_integer(column.type) else wide).cast("int64")
@@ -320,13 +261,13 @@ def _facts(columns: Sequence[Column]) -> tuple[str, ...]:
 
 
 def _arrow_column(column: Column, raw: NDArray[np.float64], arrow: Any) -> pa.Array:
-    kind = _arrow_type(column.type, arrow)
+    kind = arrow_type(column.type, arrow)
     if isinstance(column, Categorical):
         told = [None if np.isnan(code) else column.categories[int(code)] for code in raw]
         array = arrow.array(told, arrow.null() if not any(t is not None for t in told) else None).cast(kind)
         if column.indices is None:
             return array
-        return array.dictionary_encode().cast(arrow.dictionary(_arrow_type(column.indices, arrow), kind))
+        return array.dictionary_encode().cast(arrow.dictionary(arrow_type(column.indices, arrow), kind))
     absent = np.isnan(raw)
     if arrow.types.is_floating(kind):
         return arrow.array(raw, mask=absent).cast(kind, safe=False)
@@ -335,9 +276,3 @@ def _arrow_column(column: Column, raw: NDArray[np.float64], arrow: Any) -> pa.Ar
     if arrow.types.is_integer(kind):
         return whole.cast(kind)
     return whole.cast(f"int{kind.bit_width}").cast(kind)
-
-
-def _arrow_type(text: str, arrow: Any) -> pa.DataType:
-    """The type that pyarrow writes as `text`."""
-    zoned = re.fullmatch(r"timestamp\[(\w+), tz=(.+)\]", text)
-    return arrow.timestamp(zoned[1], zoned[2]) if zoned else arrow.type_for_alias(text)

@@ -10,7 +10,7 @@ from typing import Any
 from osmotic.data.columns import Categorical, Columns
 from osmotic.data.dataset import Dataset, Subset, main_size, open_data, split
 from osmotic.data.encoding import Pixels, Standard
-from osmotic.data.errors import DataError
+from osmotic.data.errors import DataError, differ
 from osmotic.data.source import Options
 from osmotic.data.spec import SAME, Spec
 from osmotic.recipes.subject import under
@@ -78,7 +78,7 @@ def _found_again(run: str | Path, spec: Spec, recipe: Recipe, data: Any) -> Data
         if getattr(spec, name) != getattr(dataset.spec, name):
             raise RunError(
                 f"{source if isinstance(source, str) else dataset.spec.source} is not what {run} was trained on, its "
-                f"{name} differs; that was {spec.source}."
+                f"{differ(name)}; that was {spec.source}."
             )
     return dataset
 

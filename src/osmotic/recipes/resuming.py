@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from osmotic.codecs import Codec
+from osmotic.data.errors import differ
 from osmotic.data.spec import SAME, Spec
 from osmotic.training import coding
 from osmotic.training.errors import RunError
@@ -41,7 +42,7 @@ def refuse_other_data(out: str | Path, before: Spec, now: Spec) -> None:
     for name in SAME:
         if getattr(before, name) != getattr(now, name):
             raise RunError(
-                f"{out} was trained on other data, its {name} differs; resume it with {before.source}, read as before."
+                f"{out} was trained on other data, its {differ(name)}; resume it with {before.source}, read as before."
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ def write_edited(
     filled: bool,
     labels: Sequence[int] | None,
     notes: Sequence[Mapping[str, str]],
+    told: Mapping[str, Sequence[Any]] = MappingProxyType({}),
     drawn: bool = False,
 ) -> list[Path]:
     """Edited samples as files: pictures with a grid, a row for each that was given; a table; or an array.
@@ -38,6 +40,7 @@ def write_edited(
         filled: whether gaps were filled, so that what was known stands there again as it was given.
         labels: the class of each result, or None.
         notes: for each picture what is written into its PNG.
+        told: the columns of a table that the model was told, a value for each result, where gaps were filled.
         drawn: whether what was "given" was drawn, too, so that it is written as well, in ``from/``.
 
     Returns:
@@ -57,7 +60,7 @@ def write_edited(
 
         # What was given stands again where gaps were filled; elsewhere every cell is the model's.
         cells = {name: [value for value in values for _ in range(each)] for name, values in before.cells.items()}
-        write_table(edited_table(raw, spec, cells if filled else {}), folder / "edited.csv")
+        write_table(edited_table(raw, spec, {**cells, **told} if filled else {}), folder / "edited.csv")
         return [folder / "edited.csv"]
     path = folder / "edited.npz"
     with whole(path) as part:
