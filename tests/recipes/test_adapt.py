@@ -76,6 +76,7 @@ def test_adapting_and_sampling_from_the_command_line(base, negatives, tmp_path, 
     assert recipe["adapted"]["by"] == words[1]
     assert json.loads((out / "data.json").read_text())["classes"] == [str(i) for i in range(10)]
     assert "parameters" in said
+    assert "60 images, seen by the network as 1 x 8 x 8" in said
     code, _, err = osmotic("adapt", base.directory, negatives, "--out", out, *words, "--resume", "--steps", 6)
     assert code == 0, err
     picture = next((negatives / "0").glob("*.png"))
@@ -109,6 +110,8 @@ def test_what_is_not_said_again_is_as_it_began(base, tmp_path, osmotic):
         (["digits", "--control", "edges"], "go together"),
         (["moons"], "its kind is vectors, and the model's images"),
         (["digits", "--rank", 0], "--rank is at least 1"),
+        (["digits", "--by", "whole", "--rank", 2], "--rank is of lora's changes, and --by whole makes none"),
+        (["digits", "--by", "word", "--word", "w", "--like", "1", "--rank", 2], "leave it out"),
         (["digits", "--by", "lore"], "there are lora, control, whole, word"),
     ],
 )
@@ -204,3 +207,36 @@ def test_a_control_run_is_resumed_without_saying_it_again_and_other_data_are_ref
     code, _, err = osmotic("adapt", base.directory, "digits", "--out", out, "--by", "control", "--resume")
     assert code == 2
     assert "trained on other data" in err
+
+
+def test_other_samples_of_the_same_description_are_refused_when_resuming(tmp_path):
+    """A run that began before that was looked at goes on."""
+    first, second = (np.random.default_rng(i).integers(0, 256, (2, 40, 4, 4)).astype(np.uint8) for i in range(2))
+    small = Recipe(options=FEW, architecture=Architecture(network="mlp", widths=(16,)))
+    for i, out in enumerate((tmp_path / "trained", tmp_path / "adapted")):
+
+        def go(x, resume, out=out):
+            data = open_data(x, kind="images")
+            if out.name == "trained":
+                return train(data, out, small, resume=resume)
+            return adapt(tmp_path / "trained", data, out, "whole", options=FEW, resume=resume)
+
+        go(first[i], False)
+        go(first[i], True)
+        with pytest.raises(ValueError, match="was trained on other data of the same description"):
+            go(second[i], True)
+        kept = (out / "contents.json").read_bytes()
+        (out / "contents.json").unlink()
+        go(second[i], True)
+        (out / "contents.json").write_bytes(kept)
+
+
+def test_captions_that_the_base_does_not_read_are_named(base, tmp_path, osmotic):
+    lines = []
+    for i in range(40):
+        Image.fromarray(np.full((8, 8), 6 * i, np.uint8)).save(tmp_path / f"{i}.png")
+        lines.append(json.dumps({"file_name": f"{i}.png", "text": f"grey {i % 3}"}))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    code, said, err = osmotic("adapt", base.directory, tmp_path, "--out", tmp_path / "out", *TINY)
+    assert code == 0, err
+    assert "captions are not used: the base reads none" in said

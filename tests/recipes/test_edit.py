@@ -8,9 +8,14 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from osmotic.guidance.operators import Downsample
+from osmotic.data.given import ROUNDING
+from osmotic.guidance.operators import Blur, Downsample
+from osmotic.inverse import draw
+from osmotic.noise import generator
+from osmotic.oracles import Gaussian
 from osmotic.recipes.edit import Way, between, fill, redraw, restore, swap
 from osmotic.recipes.train import train
+from osmotic.schedules import VE
 from osmotic.training.model import load
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Recipe
@@ -189,12 +194,12 @@ def test_results_do_not_depend_on_the_batch_and_identities_hold(digits):
     gap = x.clone()
     gap[:, :, 4:] = float("nan")
     way = Way(each=2, steps=4, particles=2)
-    for draw in (
+    for made in (
         lambda way: fill(model, gap, way),
         lambda way: redraw(model, x, 0.5, way),
         lambda way: restore(model, x[..., ::2, ::2], Downsample(2), 0.0, way),
     ):
-        together, apart = draw(way), draw(Way(each=2, steps=4, particles=2, batch_size=1))
+        together, apart = made(way), made(Way(each=2, steps=4, particles=2, batch_size=1))
         assert torch.allclose(together, apart, atol=1e-4)
         assert not torch.equal(together[0], together[1])
     kept = restore(model, Downsample(2)(x), Downsample(2), 0.0, way)
@@ -249,3 +254,35 @@ def test_pictures_go_from_one_to_another_under_a_class(digits, pictures, tmp_pat
     code, _, err = osmotic("edit", digits.directory, *words)
     assert code == 0, err
     assert len(results(tmp_path / "out")) == 3
+
+
+def test_a_file_is_rounded_to_8_bits_and_that_is_its_noise(digits, pictures, tmp_path, osmotic):
+    found = []
+    for noise in ([], ["--noise", 1 / 255 / 3**0.5], ["--noise", 0]):
+        out = tmp_path / str(len(found))
+        words = [pictures / "0.png", "--blurred", 1, "--seed", 3, *FAST, *noise]
+        code, _, err = osmotic("edit", digits.directory, *words, "--out", out)
+        assert code == 0, err
+        found.append(results(out))
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
+def test_blurred_digits_of_8_bits_come_out_clean_with_that_noise_alone():
+    """The exact denoiser of a Gaussian of the digits' moments: its draws should miss the truth by the closed form."""
+    images = torch.from_numpy(load_digits().images).flatten(1) / 8 - 1
+    mean, covariance = images.mean(0), torch.cov(images.T) + 1e-4 * torch.eye(64, dtype=torch.float64)
+    oracle = Gaussian(VE(), mean.reshape(1, 8, 8), covariance)
+    x, blur = oracle.sample(64, generator(1)), Blur.gaussian(1.0)
+    y = ((blur(x) + 1) * 127.5).round() / 127.5 - 1
+    matrix = blur(torch.eye(64, dtype=torch.float64).reshape(64, 1, 8, 8)).flatten(1).T
+    seen = matrix @ covariance @ matrix.T + ROUNDING**2 * torch.eye(64)
+    left = covariance - covariance @ matrix.T @ torch.linalg.solve(seen, matrix @ covariance)
+    expected = (2 * left.trace() / 64).sqrt()  # the truth and a draw are two samples of one posterior
+    error = {
+        noise: (restored - x).square().mean().sqrt()
+        for noise in (0.0, ROUNDING)
+        for restored in [draw(oracle, blur, y, noise, steps=30, particles=2, generator=generator(0))]
+    }
+    assert error[ROUNDING] == pytest.approx(float(expected), rel=0.1)
+    assert error[0.0] > 3 * error[ROUNDING]

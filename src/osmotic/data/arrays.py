@@ -19,7 +19,7 @@ from .source import Options, Stored, class_numbers
 from .spec import Kind, Spec
 
 VALUE_KEYS = ("x", "images", "arr_0", "data")
-LABEL_KEYS = ("y", "labels", "arr_1")
+LABEL_KEYS = ("y", "labels", "label", "arr_1")
 LARGEST = 1e100  # squares of larger values overflow
 CHUNK = 1 << 24  # values looked at in one go: statistics of a mapped file never need the whole file in memory
 
@@ -161,8 +161,8 @@ def read_npy(path: Path, options: Options) -> Stored:
 
 
 def read_npz(path: Path, options: Options) -> Stored:
-    """Samples of a `.npz` file: values under x, images, arr_0 or data; labels, if any, under y, labels or arr_1;
-    captions under text; and what `options.condition` and `options.control` name.
+    """Samples of a `.npz` file: values under x, images, arr_0 or data; labels, if any, under y, labels, label
+    or arr_1; captions under text; and what `options.condition` and `options.control` name. What else there is, is named.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -173,18 +173,24 @@ def read_npz(path: Path, options: Options) -> Stored:
                     f"{path}: holds {listed(keys) or 'nothing'}{closest(keys[0], VALUE_KEYS) if keys else ''}; "
                     f"store the samples under one of {', '.join(VALUE_KEYS)}"
                 )
-            label_key = next((key for key in LABEL_KEYS if key in keys), None)
+            told = {*options.condition, options.control}
+            label_key = next((key for key in LABEL_KEYS if key in keys and key not in told), None)
             array = archive[values_key]
             labels = None if label_key is None else archive[label_key]
             for name in (*options.condition, *([] if options.control is None else [options.control])):
                 if name not in keys:
                     raise DataError(f"{path}: holds no {name!r}{closest(name, keys) or '.'} It has: {listed(keys)}")
-            known = {name: archive[name] for name in keys if name in (*options.condition, "text", options.control)}
+            known = {name: archive[name] for name in keys if name in {*told, "text"}}
     except DataError:
         raise
     except Exception as error:  # zipfile, zlib and numpy each have their own errors for a broken archive
         raise DataError(f"{path}: not a readable .npz file of numbers ({_reason(error)}): save it again") from error
-    return from_array(array, options, str(path), labels, known=known)
+    found = from_array(array, options, str(path), labels, known=known)
+    rest = [name for name in keys if name not in {values_key, label_key, *known}]
+    if rest:
+        fact = f"also holds {listed(rest)}, not read: labels are called {', '.join(LABEL_KEYS)}, captions text"
+        found.spec = found.spec.model_copy(update={"facts": (*found.spec.facts, fact)})
+    return found
 
 
 def _reason(error: Exception) -> str:

@@ -18,6 +18,12 @@ from .pictures import SUFFIXES
 from .source import Labels, class_numbers
 
 METADATA = "metadata.jsonl"
+TOLD = {
+    "file_name": "names a picture, and says nothing of it that a model could be told",
+    "label": "is the class, which the model is told without being asked",
+    "text": "is the caption, which the model is told without being asked",
+}
+"""Fields that are no conditions, and why."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,9 @@ def _from_metadata(
     if labels is not None and len({type(label) for label in labels}) > 1:
         raise DataError(f"{where}: some labels are texts and some are numbers: use one kind")
     said = sorted({key for row in rows.values() for key in row} - {"file_name", "label", "text"})
+    for name in condition:
+        if name in TOLD:
+            raise DataError(f"{where}: {name!r} {TOLD[name]}: leave it out")
     _refuse_unsaid(condition, said, said, where)
     beside, pictures = None, set(names)
     if control is not None:

@@ -110,8 +110,8 @@ class Measured(Denoiser):
         seen = self.operator(x0)
         if self.y.shape[1:] != seen.shape[1:]:
             raise ValueError(
-                f"A measurement of samples of shape {tuple(x0.shape)} has shape {tuple(seen.shape)}, and this one has "
-                f"{tuple(self.y.shape)}; give one row per sample, or (1, ...) for all."
+                f"A sample of shape {tuple(x0.shape[1:])} has a measurement of shape {tuple(seen.shape[1:])}, and this "
+                f"one has {tuple(self.y.shape[1:])}; give one row per sample, or (1, ...) for all."
             )
         y = tiled(self.y, len(x0), "measurements").to(x0)
         return y, y - seen

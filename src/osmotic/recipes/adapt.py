@@ -99,6 +99,8 @@ def adapt(
     begun_as = _as_begun(out, said) if resume else {"by": "lora"}
     how = Adapted(**{**begun_as, **said, "base": f"{Path(base).resolve()} ({model.weights}, step {model.step})"})
     _refuse(base, model, how, own.spec)
+    if rank is not None and how.by != "lora":
+        raise RunError(f"--rank is of lora's changes, and --by {how.by} makes none; leave it out.")
     how = named(how, model.spec, own)
     if how.word is not None and how.by != "word" and how.prior is None:
         how = how.model_copy(update={"prior": prior.COUNT})
@@ -112,11 +114,13 @@ def adapt(
         spec = coding.seen(dataset.spec, recipe.codec)
         task = build.task(recipe, spec, world.device, model.denoiser.network)
         if tell is not None and world.main:
+            for line in [*own.spec.describe(), *_unused(own.spec, dataset.spec)]:
+                tell(line)
             tell("measuring what a step costs")
             measured = plan.measure(task, _on_the_way(model, training, world), recipe, spec, world.device)
             for line in [*measured.lines(recipe), *_spoken(how, model.spec)]:
                 tell(line)
-        run = world.from_main(lambda: begun(out, recipe, dataset.spec, resume, model.codec))
+        run = world.from_main(lambda: begun(out, recipe, dataset.spec, resume, model.codec, dataset))
         say = tell or (lambda line: None)
         training, held_out = as_latents(model, (training, held_out), run.directory / LATENTS, world, say)
         samples: Samples = training
@@ -150,6 +154,16 @@ def _described(spec: Spec, how: Adapted, own: Spec) -> Spec:
     """The base's data as the adapted model knows them."""
     spec = spec.model_copy(update={"control": spec.control or own.control})
     return spec if how.word is None else taught(spec, how.word)
+
+
+def _unused(own: Spec, spec: Spec) -> list[str]:
+    """What the plan says of data that the model is not told."""
+    captions = own.captions is not None and spec.captions is None
+    classes = own.classes is not None and spec.classes is None
+    return [
+        *(["captions are not used: the base reads none"] if captions else []),
+        *(["classes are not used: the base was trained without"] if classes else []),
+    ]
 
 
 def _spoken(how: Adapted, spec: Spec) -> list[str]:
@@ -251,7 +265,7 @@ def _continued(dataset: Dataset, out: str | Path, recipe: Recipe, options: Optio
     before, spec = stored(Run.open(out))
     if before.adapted != recipe.adapted:
         raise RunError(f"{out} was adapted from another base, or otherwise; start a new run.")
-    refuse_other_data(out, spec, dataset.spec)
+    refuse_other_data(out, spec, dataset)
     given = {} if options is None else explicit(options)
     refuse_options(out, before.options, given)
     return before.model_copy(update={"options": before.options.model_copy(update=given)})

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from osmotic.codecs import Codec
+from osmotic.data.dataset import Dataset
 from osmotic.data.errors import differ
+from osmotic.data.fingerprint import fingerprint
 from osmotic.data.spec import SAME, Spec
 from osmotic.training import coding
 from osmotic.training.errors import RunError
@@ -17,14 +19,26 @@ from osmotic.training.run import Run, write_json
 from osmotic.training.store import FIXED
 
 
-def begun(out: str | Path, recipe: Recipe, spec: Spec, resume: bool, codec: Codec | None = None) -> Run:
+def begun(
+    out: str | Path,
+    recipe: Recipe,
+    spec: Spec,
+    resume: bool,
+    codec: Codec | None = None,
+    dataset: Dataset | None = None,
+) -> Run:
     """The run, made or brought up to date: its recipe says what is now being trained.
 
     Args:
         codec: that the recipe speaks of, which is kept in the run.
+        dataset: the data, of which a new run keeps a fingerprint.
     """
     contents = recipe.model_dump(mode="json")
-    run = Run.open(out) if resume else Run.create(out, contents, spec.model_dump(mode="json"))
+    if resume:
+        run = Run.open(out)
+    else:
+        held = None if dataset is None else fingerprint(dataset)
+        run = Run.create(out, contents, spec.model_dump(mode="json"), held)
     if codec is not None:
         coding.keep(run, codec)
     if run.recipe() != contents:
@@ -33,17 +47,23 @@ def begun(out: str | Path, recipe: Recipe, spec: Spec, resume: bool, codec: Code
     return run
 
 
-def refuse_other_data(out: str | Path, before: Spec, now: Spec) -> None:
-    """Refuse other data than a run was trained on.
+def refuse_other_data(out: str | Path, before: Spec, dataset: Dataset) -> None:
+    """Refuse other data than a run was trained on, by their description and by what some samples hold.
 
     Raises:
         RunError: naming what differs.
     """
     for name in SAME:
-        if getattr(before, name) != getattr(now, name):
+        if getattr(before, name) != getattr(dataset.spec, name):
             raise RunError(
                 f"{out} was trained on other data, its {differ(name)}; resume it with {before.source}, read as before."
             )
+    run = Run.open(out)
+    if run.contents() not in (None, fingerprint(dataset)):
+        raise RunError(
+            f"{out} was trained on other data of the same description; resume it with the samples that it began with, "
+            f"or, if these are the same ones stored anew, delete {run.contents_path.name} there."
+        )
 
 
 def refuse_change(out: str | Path, name: str, was: Any, now: Any) -> None:

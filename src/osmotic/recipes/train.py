@@ -95,7 +95,7 @@ def train(
             inner = coding.seen(dataset.spec, recipe.codec)
             recipe = world.from_main(partial(plan.told, task, training, recipe, inner, world.device, tell))
         # Whatever can be refused has been refused; only now is anything written.
-        run = world.from_main(lambda: begun(out, recipe, dataset.spec, resume, coder))
+        run = world.from_main(lambda: begun(out, recipe, dataset.spec, resume, coder, dataset))
         coder = plain(task) if isinstance(task, EndToEnd) else coder
         if latents is not None:
             kept = cached(latents, run.directory / LATENTS, world, tell or (lambda line: None))
@@ -142,7 +142,7 @@ def continued(dataset: Dataset, out: str | Path, asked: Recipe) -> Recipe:
         raise RunError(
             f"{out} was distilled from {teacher}; go on with `osmotic distill` and --resume, not with `osmotic train`."
         )
-    refuse_other_data(out, spec, dataset.spec)
+    refuse_other_data(out, spec, dataset)
     _refuse_changes(out, before, asked)
     given = explicit(asked.options)
     refuse_options(out, before.options, given)

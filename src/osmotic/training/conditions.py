@@ -77,7 +77,8 @@ def told(spec: Spec, wanted: Mapping[str, Any], n: int) -> Condition:
         labels = np.array(numbers, np.int64)
     if spec.attributes:
         named = [attribute.name for attribute in spec.attributes]
-        attributes = np.stack([parse(spec.attributes, {name: each[name][i] for name in named}) for i in range(n)])
+        told = [parse(spec.attributes, {name: each[name][i] for name in named}) for i in range(n)]
+        attributes = np.array(told, np.float64).reshape(n, len(named))
     if spec.captions is not None:
         texts = ["" if value is None else str(value) for value in each["text"]]
         for text in set(texts):

@@ -49,8 +49,16 @@ class Run:
         self.directory = directory
 
     @classmethod
-    def create(cls, directory: str | Path, recipe: Mapping[str, Any], data: Mapping[str, Any]) -> Run:
+    def create(
+        cls, directory: str | Path, recipe: Mapping[str, Any], data: Mapping[str, Any], contents: str | None = None
+    ) -> Run:
         """Start a run in a new or empty directory; the recipe and the data's description are stored as JSON.
+
+        Args:
+            directory: where.
+            recipe: how it is trained.
+            data: what the data are.
+            contents: the fingerprint of what they hold, for :meth:`contents`.
 
         Raises:
             RunError: if something is there already.
@@ -62,6 +70,8 @@ class Run:
         except OSError as error:
             raise RunError(f"{directory} cannot be made: {error.strerror}; choose another --out.") from error
         write_json(run.data_path, data)
+        if contents is not None:
+            write_json(run.contents_path, {"fingerprint": contents})
         write_json(run.recipe_path, recipe)  # last: a directory with a recipe is a run
         return run
 
@@ -74,7 +84,10 @@ class Run:
         """
         path = Path(directory)
         if (path / RECIPE).exists():
-            raise RunError(f"{directory} already holds a run; pass --resume to continue it, or choose another --out.")
+            raise RunError(
+                f"{directory} already holds a run; pass --resume (resume=True in Python) to continue it, or choose "
+                "another --out."
+            )
         if path.exists() and not path.is_dir():
             raise RunError(f"{directory} is a file; choose another --out.")
         if path.exists() and any(not _ours(inside) for inside in path.iterdir()):
@@ -112,6 +125,11 @@ class Run:
         return self.directory / "data.json"
 
     @property
+    def contents_path(self) -> Path:
+        """Names what the data hold, by a hash of some samples."""
+        return self.directory / "contents.json"
+
+    @property
     def metrics_path(self) -> Path:
         return self.directory / "metrics.jsonl"
 
@@ -139,6 +157,10 @@ class Run:
     def data(self) -> dict[str, Any]:
         """What was stored as data.json."""
         return _read_object(self.data_path)
+
+    def contents(self) -> str | None:
+        """The fingerprint of what the data held when the run began; None for a run that did not store it."""
+        return _read_object(self.contents_path).get("fingerprint") if self.contents_path.is_file() else None
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; an unfinished last line (of a killed run) is left out."""
@@ -236,7 +258,7 @@ def whole_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
 
 def _ours(path: Path) -> bool:
     """Whether a file was left by a :meth:`Run.create` that was killed before it stored the recipe."""
-    return path.name == "data.json" or path.name.startswith(HIDDEN)
+    return path.name in ("data.json", "contents.json") or path.name.startswith(HIDDEN)
 
 
 def _read_object(path: Path) -> dict[str, Any]:
