@@ -154,13 +154,24 @@ def test_npy_is_mapped_and_equal(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["x", "images", "arr_0", "data"])
-@pytest.mark.parametrize("label_key", [None, "y", "labels", "arr_1"])
+@pytest.mark.parametrize("label_key", [None, "y", "labels", "label", "arr_1"])
 def test_npz_keys(tmp_path, key, label_key):
     array, labels = bytes_of(6, 4, 4, 3), np.arange(6) % 3
     np.savez(tmp_path / "a.npz", **{key: array}, **({label_key: labels} if label_key else {}))
     x, y = open_data(str(tmp_path / "a.npz")).batch(np.arange(6))
     np.testing.assert_allclose((x.numpy().transpose(0, 2, 3, 1) + 1) * 127.5, array, atol=1e-4)
     assert (y is None) if label_key is None else (y.tolist() == labels.tolist())
+
+
+def test_arrays_of_an_npz_that_are_not_read_are_named(tmp_path):
+    x = bytes_of(6, 4, 4, 3)
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(6) % 3, kinds=np.arange(6), weight=np.arange(6.0))
+    assert any("also holds kinds, not read: labels are called y" in fact for fact in
+               open_data(tmp_path / "a.npz", condition=("weight",)).spec.facts)  # fmt: skip
+    np.savez(tmp_path / "b.npz", x=x, label=np.arange(6.0), weight=np.arange(6.0))
+    told = open_data(tmp_path / "b.npz", condition=("label", "weight"))
+    assert told.spec.parts == ("label", "weight")  # what is asked for as a condition is no class
+    assert not any("also holds" in fact for fact in told.spec.facts)
 
 
 def test_npz_without_samples_says_what_it_holds(tmp_path):

@@ -142,6 +142,9 @@ def test_a_folder_of_pictures_tells_texts_and_what_is_asked_for(folder):
 def test_fields_that_metadata_lack_are_named(folder, tmp_path):
     with pytest.raises(DataError, match="no row has 'sise'; did you mean 'size'"):
         open_data(folder, condition=("sise",))
+    for name, why in (("text", "is the caption"), ("label", "is the class"), ("file_name", "names a picture")):
+        with pytest.raises(DataError, match=f"'{name}' {why}.*: leave it out"):
+            open_data(folder, condition=(name,))
     (folder / "metadata.jsonl").unlink()
     with pytest.raises(DataError, match=r"no metadata\.jsonl"):
         open_data(folder, condition=("size",))

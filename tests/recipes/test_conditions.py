@@ -83,6 +83,7 @@ def test_what_is_not_said_is_hidden_and_samples_do_not_depend_on_the_batch(run):
     one = model.sample(3, some, 2.0, steps=2, batch_size=1)
     assert torch.allclose(x, one, atol=1e-4)
     assert torch.equal(model.sample(2, "a red dot", steps=2), model.sample(2, {"text": "a red dot"}, steps=2))
+    assert model.sample(0, {"text": "a red dot", "size": 1.0}, steps=2).shape == (0, *model.spec.shape)
     nothing = model.sample(2, {"text": None}, steps=2)
     assert torch.equal(nothing, model.sample(2, steps=2))
     same = model.sample(2, "a red dot", 3.0, negative="a red dot", steps=2)

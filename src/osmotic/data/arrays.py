@@ -162,7 +162,7 @@ def read_npy(path: Path, options: Options) -> Stored:
 
 def read_npz(path: Path, options: Options) -> Stored:
     """Samples of a `.npz` file: values under x, images, arr_0 or data; labels, if any, under y, labels, label
-    or arr_1; captions under text; and what `options.condition` and `options.control` name. What else there is, is named.
+    or arr_1; captions under text; and what `options.condition` and `options.control` name. All else is named in a fact.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
