@@ -63,7 +63,7 @@ def refuse(settings: Sampling, wanted: Wanted, guiding: Guiding) -> None:
         UsageError: naming the first.
     """
     plain, unled = type(settings)(), Guiding()
-    said = [name for name in ("gamma", "grid", "nfe", "weights") if getattr(settings, name) is not None]
+    said = [name for name in ("gamma", "grid", "nfe", "weights", "size") if getattr(settings, name) is not None]
     said += [name for name in ("control", "negative") if getattr(wanted, name) is not None]
     said += [name for name in Guiding.model_fields if getattr(guiding, name) != getattr(unled, name)]
     if said:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -77,6 +78,8 @@ def main(words: list[str]) -> int:
     if file and len(paths) > 1:
         raise UsageError(f"{settings.out} is one file, and there are {len(paths)} pictures; give --out a directory.")
     out = place(command.run / "samples" / f"upscale-{settings.seed}", settings.out)
+    if file and (other := out.with_name(f"{out.stem}-lanczos.png")).exists():
+        raise UsageError(f"{other} is there already, where Lanczos would go; choose another --out.")
     from osmotic.training.run import Run
 
     Run.open(command.run)  # a wrong directory is refused before torch is imported
@@ -174,8 +177,15 @@ def batches(pictures: Sequence[NDArray[Any]], size: int, side: int) -> Iterator[
 
 
 def distinct(names: list[str]) -> list[str]:
-    """Names of results, numbered where two pictures have the same."""
-    return [name if names.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(names)]
+    """Names of results, numbered where two pictures have the same; no file that is written takes another's place."""
+    taken, found = {"beside"}, []
+    for i, name in enumerate(names):
+        first = name if names.count(name) == 1 else f"{name}-{i}"
+        tries = itertools.chain([first], (f"{first}-{more}" for more in itertools.count(1)))
+        own = next(each for each in tries if not taken & {each, f"{each}-lanczos"})
+        taken |= {own, f"{own}-lanczos"}
+        found.append(own)
+    return found
 
 
 def write(

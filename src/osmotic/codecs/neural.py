@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, cast
 
 import torch
@@ -71,8 +71,11 @@ class Neural(Codec):
         z = cast(Autoencoder, self.network).encode(x)
         return (z - self._wide(self.shift, z)) / self._wide(self.scale, z)
 
-    def decode(self, z: Tensor) -> Tensor:
-        return cast(Autoencoder, self.network).decode(z * self._wide(self.scale, z) + self._wide(self.shift, z))
+    def decode(self, z: Tensor, size: Sequence[int] | None = None) -> Tensor:
+        """The samples ``(B, *S)`` of latents ``(B, *Z)``; ``size`` as its network's decode has it."""
+        z = z * self._wide(self.scale, z) + self._wide(self.shift, z)
+        decode: Callable[..., Tensor] = cast(Autoencoder, self.network).decode
+        return decode(z) if size is None else decode(z, size)
 
     @torch.no_grad()
     def latent(self, shape: Shape) -> Shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -54,7 +55,20 @@ class Tiled(Codec):
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        return self._pieces("decode", self.codec.decode, z)
+        def run(part: Tensor) -> Tensor:
+            if part.shape == z.shape:
+                return self.codec.decode(part)
+            return self._apart(part)
+
+        return self._pieces("decode", run, z)
+
+    def _apart(self, part: Tensor) -> Tensor:
+        """A piece, which may have the size of the data that a network was made for, and is no sample of them."""
+        found = self._found.get(("decode", part.shape[1], part.dim(), part.dtype, part.device))
+        network = getattr(self.codec, "network", None)
+        if found is None or network is None or "size" not in inspect.signature(network.decode).parameters:
+            return self.codec.decode(part)
+        return self.codec.decode(part, [n * found.outer for n in part.shape[2:]])  # type: ignore[call-arg]
 
     def latent(self, shape: Shape) -> Shape:
         if len(shape) < 2:

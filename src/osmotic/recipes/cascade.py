@@ -14,8 +14,11 @@ from osmotic.data.dataset import open_data
 from osmotic.data.errors import DataError
 from osmotic.data.source import Options as Reading
 from osmotic.data.spec import Spec
+from osmotic.distill import METHODS
 from osmotic.recipes.train import train
 from osmotic.training import checkpoint
+from osmotic.training.build import OBJECTIVES
+from osmotic.training.distributed import World, joined
 from osmotic.training.errors import RunError
 from osmotic.training.model import stored
 from osmotic.training.options import Options
@@ -56,11 +59,30 @@ def train_cascade(
     asked, folder, say = recipe or Recipe(), Path(out), tell or (lambda line: None)
     if steps is not None:
         asked = asked.model_copy(update={"options": Options(**{**explicit(asked.options), "steps": steps})})
-    sizes = _resumed(folder, sizes) if resume else _fresh(folder, sizes)
+    with joined(device) as world:
+        sizes = world.from_main(lambda: _resumed(folder, sizes) if resume else _fresh(folder, sizes))
+        _train(data, folder, sizes, asked, resume, world, say, tell)
+    return folder
+
+
+def _train(
+    data: Any,
+    folder: Path,
+    sizes: Sequence[int],
+    asked: Recipe,
+    resume: bool,
+    world: World,
+    say: Callable[[str], None],
+    tell: Callable[[str], None] | None,
+) -> None:
+    """The stages, each from where it stands."""
+    if asked.process.objective not in OBJECTIVES and asked.process.objective not in METHODS:
+        raise RunError(f"--objective {asked.process.objective} draws nothing a cascade could enlarge; leave it out.")
+    if resume and not asked.reading:
+        asked = asked.model_copy(update={"reading": _reading(_named(folder)(sizes[0]))})
     spec = open_data(data, **asdict(Reading(**asked.reading))).spec
     readings = [{**asked.reading, **reading} for reading in stages(spec, sizes)]
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / CASCADE, {"stages": [path.name for path in map(_named(folder), sizes)]})
+    world.from_main(lambda: _write(folder, sizes))
     for number, (size, reading) in enumerate(zip(sizes, readings, strict=True), 1):
         run = _named(folder)(size)
         begun = (run / RECIPE).exists()
@@ -68,8 +90,27 @@ def train_cascade(
             say(f"stage {number} of {len(sizes)}, {size} pixels: finished")
             continue
         say(f"stage {number} of {len(sizes)}, {size} pixels")
-        train(data, run, asked.model_copy(update={"reading": reading}), resume=begun, tell=tell, device=device)
-    return folder
+        try:
+            train(
+                data, run, asked.model_copy(update={"reading": reading}), resume=begun, tell=tell, device=world.device
+            )
+        except ValueError:
+            if world.main and not any((_named(folder)(size) / RECIPE).exists() for size in sizes):
+                (folder / CASCADE).unlink()  # refused before anything began: nothing is in the way of another try
+            raise
+
+
+def _write(folder: Path, sizes: Sequence[int]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / CASCADE, {"stages": [path.name for path in map(_named(folder), sizes)]})
+
+
+def _reading(run: Path) -> dict[str, Any]:
+    """How the data of a cascade were read, from a stage that was begun; nothing where none was."""
+    if not (run / RECIPE).exists():
+        return {}
+    reading: dict[str, Any] = Run.open(run).recipe().get("reading", {})
+    return {name: value for name, value in reading.items() if name not in ("reduce", "upscale")}
 
 
 def stages(spec: Spec, sizes: Sequence[int]) -> list[dict[str, int]]:

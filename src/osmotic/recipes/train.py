@@ -102,6 +102,8 @@ def train(
             training, held_out = split(kept, recipe.holdout, recipe.options.seed)
         if recipe.process.objective == AUTOENCODER:
             world.from_main(lambda: forget(run) if further(run, recipe.options) else None)
+        if isinstance(task, EndToEnd):
+            world.from_main(lambda: lsgm.forget(run) if further(run, recipe.options) else None)
         fit(
             task,
             training,
@@ -184,6 +186,8 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
     if isinstance(dataset, Latents):
         recipe = recipe.model_copy(update={"codec": dataset.coded})
     if recipe.process.objective == AUTOENCODER:
+        if dataset.spec.sizes:
+            raise RunError("An autoencoder is trained on pictures of one size; give --size in place of --sizes.")
         return autoencoder_defaults.fill(recipe, dataset.spec)
     if recipe.process.objective == lsgm.LSGM:
         return lsgm.complete(recipe, dataset.spec)

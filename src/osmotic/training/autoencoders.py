@@ -147,5 +147,7 @@ def _refuse_other_kind(how: Autoencoding) -> None:
     for name, needed in (("kl_weight", how.bottleneck == "kl"), ("codes", how.bottleneck == "vq")):
         if not needed and getattr(how, name) != Autoencoding.model_fields[name].default:
             raise ValueError(f"--bottleneck {how.bottleneck} takes no --{name.replace('_', '-')}; leave it out.")
+    if how.kl_warmup is not None:
+        raise ValueError("--kl-warmup is for --objective lsgm; leave it out.")
     if how.adversarial_start is not None and not how.adversarial:
         raise ValueError("--adversarial-start needs --adversarial above 0; leave it out.")

@@ -45,6 +45,9 @@ class Autoencoding(BaseModel):
     adversarial: float = Field(
         0.0, ge=0, description="weight of a patch discriminator, beside the adaptive one; 0 for none"
     )
+    kl_warmup: Count | None = Field(
+        None, description="lsgm: steps over which the divergence grows to its whole weight (default: 0.3 of --steps)"
+    )
     adversarial_start: Whole | None = Field(
         None, description="the step from which it counts (default: half of --steps)"
     )

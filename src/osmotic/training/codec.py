@@ -42,6 +42,7 @@ def load_codec(directory: str | Path, device: torch.device | str | None = None) 
             f"{directory} --resume`."
         )
     codec = load(run.directory / CODEC, autoencoder(recipe, spec, torch.device("cpu")))
+    codec.home = run.directory
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return codec.eval().requires_grad_(False).to(place)
 

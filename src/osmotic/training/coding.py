@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from osmotic import codecs
-from osmotic.codecs import DCT, PCA, Codec, Haar, Whitening
+from osmotic.codecs import DCT, PCA, Codec, Haar, Neural, Tiled, Whitening
 from osmotic.data.dataset import Dataset
 from osmotic.data.encoding import Standard
 from osmotic.data.errors import closest
@@ -36,10 +36,10 @@ Said = str | Path | Codec
 
 def _haar(dataset: Dataset) -> Codec:
     sides, levels = dataset.spec.shape[1:], 1
-    while all(side % 2 ** (levels + 1) == 0 and side >> (levels + 1) >= FINEST for side in sides):
-        levels += 1
     if len(sides) not in (1, 2, 3):
         raise RunError(f"--codec haar is for data with positions, and these have the shape {dataset.spec.shape}.")
+    while all(side % 2 ** (levels + 1) == 0 and side >> (levels + 1) >= FINEST for side in sides):
+        levels += 1
     return Haar(len(sides), levels)
 
 
@@ -70,6 +70,8 @@ def opened(said: Said, training: Dataset) -> tuple[Codec, Coded]:
     """
     if isinstance(said, Codec):
         codec, name = said, type(said).__name__
+        if codec.home is None and any(isinstance(part, Neural) for part in codec.modules()):
+            raise RunError("This codec has a network that no run could make again; give the run of its autoencoder.")
     elif str(said) in LINEAR:
         codec, name = _fitted(str(said), training), str(said)
     else:
@@ -90,6 +92,21 @@ def seen(spec: Spec, coded: Coded | None) -> Spec:
     kind = "vectors" if flat else "sequences" if len(coded.shape) == 2 else "array"
     plain = Standard(dtype="float32", mean=(0.0,) * coded.shape[0], std=(1.0,) * coded.shape[0])
     return spec.model_copy(update={"kind": kind, "shape": coded.shape, "encoding": plain, "facts": ()})
+
+
+def resized(codec: Codec, coded: Coded, shape: tuple[int, ...], device: torch.device) -> tuple[Codec, Coded]:
+    """A codec for samples of another shape, piece by piece, so that memory does not grow with them.
+
+    Raises:
+        ValueError: for a shape that it does not give back.
+    """
+    pieces = Tiled(codec.codec if isinstance(codec, Tiled) else codec)
+    latent = pieces.latent(shape)
+    with torch.no_grad():
+        given = tuple(pieces.decode(torch.zeros(1, *latent, device=device)).shape[1:])
+    if given != shape:
+        raise ValueError(f"This model's codec gives sizes of {given[1:]}, not of {shape[1:]}; ask for what it gives.")
+    return pieces, coded.model_copy(update={"shape": latent, "data": shape})
 
 
 def keep(run: Run, codec: Codec, made: Recipe | None = None) -> None:
@@ -133,7 +150,7 @@ def kept(run: Run, recipe: Recipe) -> Codec | None:
         raise RunError(f"{run.directory} is not finished, so it has no codec yet; go on with --resume.")
     if not (folder / CODEC).exists():
         raise RunError(f"{run.directory} has lost its codec, {folder / CODEC}; put it back, or train a new run.")
-    codec = _learned(folder) if (folder / RECIPE).exists() else codecs.load(folder / CODEC)
+    codec = load_codec(folder, "cpu") if (folder / RECIPE).exists() else codecs.load(folder / CODEC)
     if codec.fingerprint() != recipe.codec.fingerprint:
         raise RunError(f"{folder / CODEC} is not the codec that {run.directory} was trained with; put that one back.")
     return codec.eval().requires_grad_(False)
@@ -146,13 +163,7 @@ def _trained(said: str | Path, spec: Spec) -> Codec:
             f"There is no codec {str(said)!r}: give the run of an autoencoder (osmotic train DATA --objective "
             f"autoencoder), or one of {', '.join(LINEAR)}{hint}"
         )
-    return _learned(Path(said))
-
-
-def _learned(folder: Path) -> Codec:
-    codec = load_codec(folder, "cpu")
-    codec.home = folder
-    return codec
+    return load_codec(said, "cpu")
 
 
 def _fitted(name: str, training: Dataset) -> Codec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping
 
 import torch
@@ -19,7 +20,7 @@ from osmotic.objectives.latent import Terms, cross_entropy, negative_entropy
 from osmotic.training import autoencoder_defaults, build, defaults
 from osmotic.training.autoencoders import autoencoder
 from osmotic.training.autoencoding import AUTOENCODER, Autoencoding
-from osmotic.training.coding import keep, seen
+from osmotic.training.coding import FOLDER, keep, seen
 from osmotic.training.denoise import PLAYER, Called, Drop, core, shown
 from osmotic.training.loading import filled, stored
 from osmotic.training.recipe import Coded, Process, Recipe
@@ -76,14 +77,14 @@ class EndToEnd(Task):
         generative: encoder and decoder.
         prior: of the latents.
         decoder: of x: bins for data of whole numbers, a density for others.
-        steps: of the training, for the warm-up.
+        warm: steps over which the divergence grows to its whole weight, at least 1.
         drop: how often conditions of the prior are hidden.
     """
 
     def __init__(
-        self, generative: Generative, prior: Mixed, decoder: Decoder, steps: int, drop: Drop | None = None
+        self, generative: Generative, prior: Mixed, decoder: Decoder, warm: int, drop: Drop | None = None
     ) -> None:
-        self.generative, self.prior, self.decoder, self.steps = generative, prior, decoder, steps
+        self.generative, self.prior, self.decoder, self.warm = generative, prior, decoder, warm
         self.drop = drop or Drop()
         self.players: Mapping[str, nn.Module] = {PLAYER: prior, AUTOENCODER: generative}
         self.first = float(prior.schedule.time(torch.tensor(-2 * math.log(BLUR), dtype=torch.float64)))
@@ -96,7 +97,7 @@ class EndToEnd(Task):
                 _, z0, _, _ = self._drawn(self.generative, batch)
             return self._matched(Called(self.prior, modules[PLAYER]), z0, batch, cond) / entries
         terms = self.terms(modules[AUTOENCODER], batch, cond)
-        whole = min(1.0, (batch.step + 1) / (WARM * self.steps)) if batch.training else 1.0
+        whole = min(1.0, (batch.step + 1) / self.warm) if batch.training else 1.0
         return (terms.reconstruction + whole * terms.kl) / entries
 
     def terms(self, generative: nn.Module, batch: Batch, cond: Condition | None) -> Terms:
@@ -141,12 +142,17 @@ def complete(recipe: Recipe, spec: Spec) -> Recipe:
         ValueError: for settings that it does not have.
     """
     _refuse(recipe)
+    if spec.control is not None or spec.sizes:
+        raise ValueError("--objective lsgm is for data of one size without images beside them; leave --control out.")
     coder = autoencoder_defaults.fill(_coder(recipe), spec)
     shape = autoencoder(coder, spec, torch.device("cpu")).latent_shape
     coded = Coded(source=LSGM, fingerprint="", shape=shape, data=spec.shape)
     found = recipe.model_copy(update={"codec": coded, "autoencoder": coder.autoencoder})
     found = defaults.fill(found, seen(spec, coded))
-    return found.model_copy(update={"process": found.process.model_copy(update={"sigma_data": 1.0})})
+    process, how = found.process.model_copy(update={"sigma_data": 1.0}), coder.autoencoder
+    if how is not None and how.kl_warmup is None:
+        how = how.model_copy(update={"kl_warmup": max(1, round(WARM * found.options.steps))})
+    return found.model_copy(update={"process": process, "autoencoder": how})
 
 
 def encoding(recipe: Recipe, spec: Spec) -> Recipe:
@@ -168,9 +174,10 @@ def end_to_end(recipe: Recipe, spec: Spec, device: torch.device) -> EndToEnd:
     if recipe.options.shard:
         raise ValueError("--objective lsgm trains two networks by turns, which are whole; train without --shard.")
     generative = Generative(autoencoder(encoding(recipe, spec), spec, device), DEVIATION).to(device)
+    assert recipe.autoencoder is not None
     drop = build.dropped(recipe.process, spec)
     latents = prior(recipe, seen(spec, recipe.codec), device)
-    return EndToEnd(generative, latents, build.decoder(spec), recipe.options.steps, drop)
+    return EndToEnd(generative, latents, build.decoder(spec), recipe.autoencoder.kl_warmup or 1, drop)
 
 
 def loaded(run: Run, weights: str | None, device: torch.device) -> tuple[EndToEnd, int, str]:
@@ -191,14 +198,25 @@ def plain(task: EndToEnd) -> Neural:
     return Neural(task.generative.autoencoder, weight.new_zeros(channels), weight.new_ones(channels))
 
 
+def forget(run: Run) -> None:
+    """Take back what :func:`finish` stored: the run is trained further, and its codec is no longer its prior's."""
+    recipe, _ = stored(run)
+    assert recipe.codec is not None
+    coded = recipe.codec.model_copy(update={"fingerprint": ""})
+    write_json(run.recipe_path, recipe.model_copy(update={"codec": coded}).model_dump(mode="json"))
+    shutil.rmtree(run.directory / FOLDER, ignore_errors=True)
+
+
 def finish(run: Run) -> None:
     """Store the codec of a finished run beside its prior: from now on it is a model of latents as any other.
 
     Raises:
         SaveFailed: if the disk is full.
     """
-    task, _, _ = loaded(run, None, torch.device("cpu"))
     recipe, spec = stored(run)
+    if recipe.codec is not None and recipe.codec.fingerprint:
+        return
+    task, _, _ = loaded(run, None, torch.device("cpu"))
     codec = plain(task)
     keep(run, codec, encoding(recipe, spec))
     assert recipe.codec is not None

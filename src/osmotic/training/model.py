@@ -78,8 +78,7 @@ class Model:
             raise ValueError(f"This model's samples have {len(axes)} position axes, none of them empty; got {size}.")
         shape, recipe, codec = (self.spec.shape[0], *size), self.recipe, self.codec
         if codec is not None and recipe.codec is not None:
-            codec = Tiled(codec)  # so that memory does not grow with the picture
-            coded = recipe.codec.model_copy(update={"shape": codec.latent(shape), "data": shape})
+            codec, coded = coding.resized(codec, recipe.codec, shape, self.device)
             recipe = recipe.model_copy(update={"codec": coded})
         spec = self.spec.model_copy(update={"shape": shape})
         return Model(self.denoiser, spec, recipe, self.step, self.weights, self.tuning, codec)
@@ -310,7 +309,7 @@ class Model:
                 "This model draws latents of a codec that is no rotation, so it has no exact denoiser of the data, "
                 "which this needs; train one on the data themselves, or on --codec haar, dct or pca."
             )
-        decoded = Decoded(self.denoiser, self.codec)
+        decoded = Decoded(self.denoiser, self.codec.codec if isinstance(self.codec, Tiled) else self.codec)
         return Model(decoded, self.spec, self.recipe, self.step, self.weights)
 
     def decode(self, x: Tensor) -> np.ndarray[Any, Any]:
@@ -339,6 +338,8 @@ def load(directory: str | Path, weights: str | None = None, device: torch.device
     recipe, spec = stored(run)
     refuse_other(directory, recipe)
     codec = coding.kept(run, recipe)
+    if weights is not None and recipe.process.objective == lsgm.LSGM:  # of both, not of the prior alone
+        codec = lsgm.plain(lsgm.loaded(run, weights, place)[0])
     made = lsgm.prior if recipe.process.objective == lsgm.LSGM else build.denoiser
     denoiser = made(recipe, coding.seen(spec, recipe.codec), place)
     step, name = filled(denoiser, run, recipe, weights)
