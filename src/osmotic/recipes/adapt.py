@@ -98,9 +98,7 @@ def adapt(
     said = {name: value for name, value in asked.items() if value is not None}
     begun_as = _as_begun(out, said) if resume else {"by": "lora"}
     how = Adapted(**{**begun_as, **said, "base": f"{Path(base).resolve()} ({model.weights}, step {model.step})"})
-    _refuse(base, model, how, own.spec)
-    if rank is not None and how.by != "lora":
-        raise RunError(f"--rank is of lora's changes, and --by {how.by} makes none; leave it out.")
+    _refuse(base, model, how, own.spec, rank)
     how = named(how, model.spec, own)
     if how.word is not None and how.by != "word" and how.prior is None:
         how = how.model_copy(update={"prior": prior.COUNT})
@@ -114,9 +112,8 @@ def adapt(
         spec = coding.seen(dataset.spec, recipe.codec)
         task = build.task(recipe, spec, world.device, model.denoiser.network)
         if tell is not None and world.main:
-            for line in [*own.spec.describe(), *_unused(own.spec, dataset.spec)]:
+            for line in [*own.spec.describe(), *_unused(own.spec, dataset.spec), "measuring what a step costs"]:
                 tell(line)
-            tell("measuring what a step costs")
             measured = plan.measure(task, _on_the_way(model, training, world), recipe, spec, world.device)
             for line in [*measured.lines(recipe), *_spoken(how, model.spec)]:
                 tell(line)
@@ -210,7 +207,9 @@ def resolved(
     )
 
 
-def _refuse(base: str | Path, model: Model, how: Adapted, own: Spec) -> None:
+def _refuse(base: str | Path, model: Model, how: Adapted, own: Spec, rank: int | None) -> None:
+    if rank is not None and how.by != "lora":
+        raise RunError(f"--rank is of lora's changes, and --by {how.by} makes none; leave it out.")
     if model.recipe.process.objective == LSGM:
         raise RunError(f"{base} was trained end to end, and is not adapted; train on its latents, and adapt that.")
     if model.recipe.student is not None:
