@@ -252,3 +252,18 @@ def test_a_stage_may_be_a_student_which_is_drawn_in_its_own_way(folder):
     assert calls == [2]  # one jump, without guidance, which it never learned
     cascade.sample(2, "two", steps=(2, 2, 4))
     assert len(calls) == 5
+
+
+def test_a_refused_cascade_is_in_nobodys_way_and_a_resumed_one_reads_as_before(pictures, tmp_path):
+    few = Options(steps=1, batch_size=4, evaluate_every=1, preview_every=1, checkpoint_every=1, ema=(1.0,))
+    small = Architecture(widths=(8,), blocks=1)
+    wrong = Recipe(options=few, process=Process(objective="autoencoder"), reading={"size": 16})
+    with pytest.raises(ValueError, match="draws nothing a cascade could enlarge"):
+        train_cascade(str(pictures), tmp_path / "c", [8, 16], wrong)
+    wrong = Recipe(options=few, architecture=small, process=Process(part_dropout={"size": 0.1}), reading={"size": 16})
+    with pytest.raises(ValueError, match="part-dropout"):
+        train_cascade(str(pictures), tmp_path / "c", [8, 16], wrong)
+    recipe = Recipe(options=few, architecture=small, reading={"size": 16})
+    train_cascade(str(pictures), tmp_path / "c", [8, 16], recipe)
+    train_cascade(str(pictures), tmp_path / "c", recipe=Recipe(options=Options(steps=2)), resume=True)
+    assert all(load(tmp_path / "c").stages[i].step == 2 for i in range(2))

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from osmotic import codecs
@@ -17,11 +18,12 @@ from osmotic.recipes.edit import Way, between, fill, redraw, swap
 from osmotic.recipes.evaluate import likelihood
 from osmotic.recipes.train import train
 from osmotic.training import coding, latents
+from osmotic.training.codec import load_codec
 from osmotic.training.distributed import joined
 from osmotic.training.errors import RunError
 from osmotic.training.model import load
 from osmotic.training.options import Options
-from osmotic.training.recipe import Architecture, Recipe
+from osmotic.training.recipe import Architecture, Process, Recipe
 
 FEW = Options(steps=4, batch_size=8, warmup=1, checkpoint_every=2, preview_every=4, evaluate_every=4, ema=(2.0,))
 SMALL = Recipe(options=FEW, architecture=Architecture(widths=(8, 16), blocks=1, attention=()))
@@ -224,3 +226,43 @@ def test_latents_of_an_autoencoder_are_diffused_and_its_run_is_not_needed_any_mo
     code, _, err = osmotic("train", "digits", "--out", tmp_path / "run", "--codec", "haar", "--resume", "--steps", 3)
     assert code == 2
     assert "cannot become haar" in err
+
+
+def test_points_have_no_wavelet(tmp_path):
+    with pytest.raises(RunError, match="haar is for data with positions"):
+        train("moons", tmp_path / "run", codec="haar")
+
+
+def test_a_learned_codec_comes_with_its_run_or_is_refused(tmp_path):
+    coder = SMALL.model_copy(update={"process": Process(objective="autoencoder")})
+    coder = coder.model_copy(update={"architecture": Architecture(widths=(8,), blocks=1)})
+    run = train("digits", tmp_path / "ae", coder)
+    codec = load_codec(run.directory, "cpu")
+    made = train("digits", tmp_path / "run", SMALL, codec=codec)
+    assert load(made.directory).sample(1, [0], steps=1).shape == (1, 1, 8, 8)
+    stray = codecs.Neural(codec.network, codec.shift, codec.scale)
+    with pytest.raises(RunError, match="no run could make again"):
+        train("digits", tmp_path / "stray", SMALL, codec=stray)
+    assert not (tmp_path / "stray").exists()
+
+
+def test_a_model_of_bands_draws_other_sizes_fills_their_gaps_and_refuses_odd_ones(haar):
+    model = load(haar.directory).at((16, 12))
+    assert model.sample(2, [0, 1], steps=1).shape == (2, 1, 16, 12)
+    gaps = torch.full((1, 1, 16, 12), torch.nan)
+    gaps[:, :, :4] = -1
+    assert fill(model, gaps, Way(steps=2, particles=1)).shape == gaps.shape
+    with pytest.raises(ValueError, match=r"gives sizes of \(10, 10\), not of \(9, 9\)"):
+        load(haar.directory).at((9, 9))
+
+
+def test_autoencoders_are_of_one_size(tmp_path):
+    for i, size in enumerate([(8, 8), (16, 8)] * 6):
+        Image.new("L", size, i * 9).save(tmp_path / f"{i}.png")
+    data = open_data(str(tmp_path), sizes=["8x8", "16x8"])
+    coder = Recipe(options=FEW, process=Process(objective="autoencoder"))
+    with pytest.raises(RunError, match="pictures of one size; give --size"):
+        train(data, tmp_path / "out", coder)
+    with pytest.raises(RunError, match="Latents are kept of one size"):
+        train(data, tmp_path / "out", SMALL, codec="haar")
+    assert not (tmp_path / "out").exists()

@@ -67,7 +67,7 @@ ORACLE = Normal(VE(40.0), torch.zeros(2), 1.0)
 
 def test_the_bound_is_the_likelihood_where_encoder_and_prior_are_exact():
     gain, spread = 1.2, 0.5
-    task = EndToEnd(linear(gain, spread), ORACLE, Continuous(), steps=1)
+    task = EndToEnd(linear(gain, spread), ORACLE, Continuous(), warm=1)
     gap, error = bound(task, gain, spread)
     # The decoder reads a blurred latent, whose noise costs about this; the rest is the draws.
     cost = (gain * BLUR / spread) ** 2 * 2
@@ -76,11 +76,11 @@ def test_the_bound_is_the_likelihood_where_encoder_and_prior_are_exact():
 
 def test_a_wrong_encoder_costs_its_divergence_and_a_wrong_prior_its_own():
     gain, spread, shift = 1.2, 0.5, 0.7
-    task = EndToEnd(linear(gain, spread, shift), ORACLE, Continuous(), steps=1)
+    task = EndToEnd(linear(gain, spread, shift), ORACLE, Continuous(), warm=1)
     gap, error = bound(task, gain, spread)
     assert gap == pytest.approx(2 * shift**2 / 2, abs=4 * error + 0.01)  # KL of two normals of one variance
     wide = Normal(VE(40.0), torch.zeros(2), 2.25)
-    gap, error = bound(EndToEnd(linear(gain, spread), wide, Continuous(), steps=1), gain, spread)
+    gap, error = bound(EndToEnd(linear(gain, spread), wide, Continuous(), warm=1), gain, spread)
     # The aggregated posterior is N(0, 1), and KL(N(0, 1) || N(0, 2.25)) = (log 2.25 + 1 / 2.25 - 1) / 2 an entry.
     assert gap == pytest.approx(math.log(2.25) + 1 / 2.25 - 1, abs=4 * error + 0.01)
 
@@ -89,7 +89,7 @@ def small_task():
     torch.manual_seed(0)
     net = MLP((2,), (16,), embedding=Embedding(16))
     prior = Mixed(NeuralDenoiser(net, VE(40.0), Karras(1.0), sigma_data=1.0), 2)
-    return EndToEnd(linear(1.0, 0.5), prior, Continuous(), steps=10)
+    return EndToEnd(linear(1.0, 0.5), prior, Continuous(), warm=3)
 
 
 def test_the_encoder_learns_from_all_terms_and_the_prior_from_its_own():
@@ -169,3 +169,20 @@ def test_an_unfinished_run_and_wrong_settings_are_refused(run, tmp_path, osmotic
         code, _, err = osmotic("train", "digits", "--out", tmp_path / "no", "--objective", LSGM, *words)
         assert code == 2
         assert why in err
+
+
+def test_trained_further_it_forgets_its_codec_until_it_has_a_new_one(run, tmp_path, monkeypatch):
+    shutil.copytree(run.directory, tmp_path / "run")
+    before = load(run.directory).codec.fingerprint()
+    warm = load(run.directory).recipe.autoencoder.kl_warmup
+    with monkeypatch.context() as patch:
+        patch.setattr("osmotic.recipes.train.lsgm.finish", lambda run: None)  # as if it had been killed before that
+        train("digits", tmp_path / "run", Recipe(options=Options(steps=6)), resume=True)
+        with pytest.raises(RunError, match="is not finished, so it has no codec yet"):
+            load(tmp_path / "run")
+    train("digits", tmp_path / "run", Recipe(options=Options(steps=6)), resume=True)
+    model = load(tmp_path / "run")
+    assert model.step == 6
+    assert model.codec.fingerprint() != before
+    assert model.recipe.autoencoder.kl_warmup == warm
+    assert load(tmp_path / "run", "model").codec.fingerprint() != model.codec.fingerprint()
