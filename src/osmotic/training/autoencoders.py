@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from osmotic.data.errors import plural
 from osmotic.data.spec import Spec
 from osmotic.nn import Autoencoder, Bottleneck, Codebook, Gaussian, PatchDiscriminator
 from osmotic.objectives import Adversarial, absolute, perceptual, pseudo_huber
@@ -46,8 +47,8 @@ def autoencoder(recipe: Recipe, spec: Spec, device: torch.device) -> Autoencoder
         patch = 2 ** (how.halvings + 1 - len(widths))
         if patch < 1:
             raise ValueError(
-                f"{len(widths)} widths are {len(widths) - 1} halvings, and --halvings {how.halvings} are fewer; give "
-                f"{how.halvings + 1} widths at most."
+                f"{len(widths)} widths halve sides {plural(len(widths) - 1, 'time')}, and these data have them "
+                f"halved {plural(how.halvings, 'time')} (--halvings); give {plural(how.halvings + 1, 'width')} at most."
             )
         return Autoencoder.convolutional(spec.shape, widths, channels, bottleneck, architecture.blocks, patch).to(
             device

@@ -193,7 +193,7 @@ class Cascade:
         if not isinstance(steps, Sequence):
             return [steps] * len(self.stages)
         if len(steps) != len(self.stages):
-            raise ValueError(f"{len(steps)} numbers of steps were given for {len(self.stages)} stages; give one each.")
+            raise ValueError(f"Steps were given for {len(steps)} of {len(self.stages)} stages; give a number for each.")
         return list(steps)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from osmotic import codecs
 from osmotic.codecs import DCT, PCA, Codec, Haar, Neural, Tiled, Whitening
+from osmotic.codecs.principal import principal
 from osmotic.data.dataset import Dataset
 from osmotic.data.encoding import Standard
 from osmotic.data.errors import closest
@@ -29,6 +30,9 @@ FITTED = 10_000
 
 FINEST = 8
 """A wavelet halves sides down to about this: a network still has neighbours to look at."""
+
+STILL = 1e-4
+"""An axis along which data deviate so much less than along the first is left out of a whitening."""
 
 Said = str | Path | Codec
 """A codec, the run of an autoencoder, or the name of a linear one."""
@@ -49,11 +53,18 @@ def _dct(dataset: Dataset) -> Codec:
     return DCT(tuple(range(1 - len(dataset.spec.shape), 0)))
 
 
+def _whitening(dataset: Dataset) -> Codec:
+    """Along as many axes as the data vary."""
+    mean, axes, deviations = principal(_some(dataset))
+    vary = deviations > STILL * deviations.max()
+    return Whitening(mean, axes[vary], deviations[vary])
+
+
 LINEAR: dict[str, Callable[[Dataset], Codec]] = {
     "haar": _haar,
     "dct": _dct,
     "pca": lambda dataset: PCA.fit(_some(dataset)),
-    "whitening": lambda dataset: Whitening.fit(_some(dataset)),
+    "whitening": lambda dataset: _whitening(dataset),
 }
 """Codecs that need no training, by name."""
 
@@ -79,8 +90,11 @@ def opened(said: Said, training: Dataset) -> tuple[Codec, Coded]:
     shape = training.spec.shape
     try:
         latent = codec.latent(shape)
-    except ValueError as error:
-        raise RunError(f"The codec {said} does not fit {training.spec.source}: {error}") from None
+    except ValueError:
+        raise RunError(
+            f"The codec {name} does not fit {training.spec.source}, whose samples have the shape {shape}; train an "
+            f"autoencoder on these data, or give one of {', '.join(LINEAR)}."
+        ) from None
     return codec.eval(), Coded(source=name, fingerprint=codec.fingerprint(), shape=latent, data=shape)
 
 
@@ -157,6 +171,8 @@ def kept(run: Run, recipe: Recipe) -> Codec | None:
 
 
 def _trained(said: str | Path, spec: Spec) -> Codec:
+    if not Path(said).exists() and Path(said).name != str(said):
+        raise RunError(f"There is no run {said} to take a codec from; give that of a finished autoencoder.")
     if not Path(said).exists():
         hint = closest(str(said), list(LINEAR)) or "."
         raise RunError(
