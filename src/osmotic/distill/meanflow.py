@@ -121,7 +121,12 @@ def rate(
 
 
 class MeanFlow(FewStep):
-    """:func:`meanflow` over times of its own law; with the teacher's velocity if there is a teacher."""
+    """:func:`meanflow` over times of its own law; with the teacher's velocity if there is a teacher.
+
+    Without one, from random weights and in many dimensions, one step learns how much lies in each mode before it learns
+    how wide they are: of two far modes in 16 dimensions the smaller has 0.29 of 0.30 after 3,000 steps, and both are
+    too narrow (energy distance 0.08, and 0.05 from weights that denoise).
+    """
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
