@@ -72,6 +72,6 @@ def test_the_few_step_recipe_of_larger_pictures_runs(tmp_path):
     draws = np.random.default_rng(0)
     x, y = draws.integers(0, 256, (240, 32, 32, 3), dtype=np.uint8), np.arange(240) % 4
     np.savez(tmp_path / "pictures.npz", x=x, y=y)
-    lines = compare(str(tmp_path / "pictures.npz"), tmp_path / "runs", ("consistency",), 50, batch_size=4)
+    lines = compare(str(tmp_path / "pictures.npz"), tmp_path / "runs", ("consistency",), 50, count=12, batch_size=4)
     assert any("consistency" in line for line in lines)
     assert (tmp_path / "runs" / "consistency" / "evaluation" / "beside.png").is_file()

@@ -32,6 +32,7 @@ def beside(
     data: Any = None,
     tell: Callable[[str], None] | None = None,
     weights: str | None = None,
+    count: int | None = None,
 ) -> tuple[list[str], list[Path]]:
     """The student beside its teacher at every number of evaluations: the lines of a table, and the files.
 
@@ -40,6 +41,7 @@ def beside(
 
     Args:
         weights: of the teacher, as in :func:`osmotic.load`.
+        count: samples at each number of evaluations; by default as many as fit into :data:`MINUTES`.
     """
     runs = [teacher, *Run.open(student).stages(), student]
     command = ["osmotic", "bench", *map(str, runs), "--nfe", *map(str, BUDGETS), "--sampler", SAMPLER, DDIM]
@@ -48,6 +50,7 @@ def beside(
         data,
         sampler=(SAMPLER, DDIM),
         nfe=BUDGETS,
+        count=count,
         minutes=MINUTES,
         command=shlex.join(command),
         home=student,

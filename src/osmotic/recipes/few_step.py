@@ -35,7 +35,12 @@ STUDENT = Options(batch_size=256, warmup=500)
 
 
 def compare(
-    data: Any, folder: str | Path, methods: tuple[str, ...] = METHODS, steps: int | None = None, **more: Any
+    data: Any,
+    folder: str | Path,
+    methods: tuple[str, ...] = METHODS,
+    steps: int | None = None,
+    count: int | None = None,
+    **more: Any,
 ) -> list[str]:
     """Train, distil, measure; what is finished in the folder is not done again.
 
@@ -44,6 +49,7 @@ def compare(
         folder: of all runs.
         methods: names of ``osmotic.distill.METHODS``.
         steps: of the teacher and of each student; by default the recipe's and the methods' own.
+        count: samples that each is measured on; by default as many as fit into two minutes, and 256 at least.
         more: options of both, such as ``batch_size``.
 
     Returns:
@@ -68,7 +74,7 @@ def compare(
             resume=(out / "recipe.json").exists(),
             tell=print,
         )
-        table, _ = beside(teacher, out, data, print)
+        table, _ = beside(teacher, out, data, print, count=count)
         lines += [method, *table]
     return lines
 
