@@ -308,3 +308,21 @@ def test_texts_that_cannot_be_told_are_refused_in_one_sentence(captioned, sessio
     ):
         with pytest.raises(ValueError, match=said):
             at.check(dataclasses.replace(DRAW, text=text))
+
+
+def test_latents_are_shown_and_repainted_as_data(tmp_path):
+    """By a rotation; without one there is no exact way to keep what is not painted, and that is said."""
+    for codec in ("haar", "whitening"):
+        train("digits", "--out", tmp_path / codec, "--codec", codec, *(NET if codec == "haar" else ()))
+        session = Session(load(tmp_path / codec), tmp_path / codec)
+        draw = dataclasses.replace(DRAW, count=2)
+        frames = list(session.watch(draw))
+        assert all(frame.x.shape == (2, 1, 8, 8) for frame in frames)
+        assert torch.equal(frames[-1].x, session.model.sample(2, [0, 1], sampler="ddim", steps=4, seed=7))
+        painted = "0" * 32 + "1" * 32
+        if codec == "whitening":
+            with pytest.raises(ValueError, match="no rotation"):
+                session.repaint(draw, 0, painted)
+            continue
+        made = session.repaint(draw, 0, painted)
+        assert torch.equal(made[:, :, :4], frames[-1].x[:1, :, :4].expand_as(made[:, :, :4]))

@@ -153,12 +153,13 @@ class Session:
         plan = model.plan(draw.sampler, draw.steps)
         times = plan.grid(model.denoiser.schedule, plan.steps, model.denoiser.start)
         told = self.told(draw, self.labels(draw))
-        points = model.trajectory(draw.count, told, draw.guidance, plan.sampler, plan.steps, draw.seed, grid=plan.grid)
+        points = model.points(draw.count, told, draw.guidance, plan.sampler, plan.steps, draw.seed, grid=plan.grid)
         last = len(times) - 1
         for step, (x, pair) in enumerate(zip(points, model.denoiser.schedule.pairs(times), strict=True)):
             if step == last:
+                x = model.out(x)
                 self._remember(draw, x)
-            yield Frame(step, last, x / math.hypot(*pair) if step < last else x)
+            yield Frame(step, last, model.out(x / math.hypot(*pair)) if step < last else x)
 
     def samples(self, draw: Draw) -> Tensor:
         """The samples ``(count, *S)``, bit for bit those of :meth:`osmotic.training.model.Model.sample`."""
@@ -201,7 +202,7 @@ class Session:
         return torch.where(keep, known, self._filled(draw, index, known, keep))
 
     def _filled(self, draw: Draw, index: int, known: Tensor, keep: Tensor) -> Tensor:
-        model, labels = self.model, self.labels(draw)
+        model, labels = self.model.of_data(), self.labels(draw)
         told = self.told(draw, None if labels is None else labels[index])
         shown: Condition | None = model.condition(told, VARIANTS, 0, VARIANTS)
         denoiser = Inpaint(model.guided(shown, draw.guidance), known, keep)
