@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from osmotic.adapters.errors import AdapterError
 from osmotic.adapters.table import Table
 from osmotic.contents import contents
+from osmotic.disk import replace
 
 FORMAT = 1
 KEY = "osmotic"
@@ -62,16 +62,9 @@ def write(path: str | Path, header: Header, tensors: Mapping[str, Tensor]) -> No
     own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     _refuse_non_finite(path, own)
     sealed = header.model_copy(update={"sha256": _digest(own)})
-    temporary = path.with_name(f".tmp-{path.name}")
     try:
-        with temporary.open("wb") as file:
-            file.write(save(own, {KEY: sealed.model_dump_json()}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync(path.parent)
+        replace(path, save(own, {KEY: sealed.model_dump_json()}))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise AdapterError(f"{path} cannot be written: {error.strerror}; choose another place or make room.") from error
 
 
@@ -159,12 +152,3 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
         total.update(f"{title}\n".encode())
         total.update(data)
     return total.hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    """Make the name survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

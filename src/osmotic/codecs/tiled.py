@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from osmotic.codecs.base import Codec, Description, Shape
+from osmotic.codecs.moments import NONE
 
 Run = Callable[[Tensor], Tensor]
 MOST = 64
@@ -245,7 +246,7 @@ def _moments(
     run: Run, x: Tensor, windows: Sequence[_Window], local: _Local, known: Sequence[_Moments], ratio: int
 ) -> _Moments:
     """The statistics that the next norm has of the whole: sums over what each piece adds to it."""
-    count, mean, spread = 0, torch.zeros(()), torch.zeros(())
+    found = NONE
     for window in windows:
         norms = _Norms(known)
         try:
@@ -255,13 +256,8 @@ def _moments(
             own = window.kept(reached.x, ratio).reshape(len(x), reached.groups, -1).double()
         else:
             raise ValueError("This codec's network does not do the same for every piece; use it whole.")
-        # Moments are joined as in nn.LatentStatistics (Chan et al. 1983): no digits are lost where the mean is large.
-        more, centre = own.shape[-1], own.mean(-1)
-        step, count = centre - mean.to(centre), count + more
-        inner = (own - centre[..., None]).square().sum(-1)
-        spread = spread.to(centre) + inner + step.square() * ((count - more) * more / count)
-        mean = mean.to(centre) + step * (more / count)
-    return _Moments(mean, spread / count)
+        found = found.joined(own)
+    return _Moments(found.mean, found.variance)
 
 
 def _looked_up(run: Run, like: Tensor) -> _Local:

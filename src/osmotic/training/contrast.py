@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,10 @@ from osmotic.nn.dense import Dense
 from osmotic.nn.dual import DualEncoder, TextEncoder
 from osmotic.nn.ports import Features, Vocabulary
 from osmotic.objectives.contrastive import info_nce
-from osmotic.training import checkpoint
 from osmotic.training.build import CONTRASTIVE, READER
 from osmotic.training.denoise import PLAYER
 from osmotic.training.errors import RunError
-from osmotic.training.model import stored
+from osmotic.training.loading import filled, stored
 from osmotic.training.precision import autocast_dtype
 from osmotic.training.recipe import Process, Recipe
 from osmotic.training.run import Run
@@ -177,12 +175,8 @@ def load_dual(directory: str | Path, device: torch.device | str | None = None) -
     recipe, spec = stored(run)
     if recipe.process.objective != CONTRASTIVE:
         raise RunError(f"{directory} is no dual encoder; train one with `osmotic train DATA --objective contrastive`.")
-    found = checkpoint.newest(run, lambda text: print(text, file=sys.stderr))
-    if found is None:
-        raise RunError(f"{directory} has no checkpoint yet; train it further with --resume.")
     module = encoder(recipe, spec, torch.device(device or "cpu"))
-    name = checkpoint.average_name(recipe.options.ema[0]) if recipe.options.ema else "model"
-    checkpoint.load_weights(found[0], name, module, PLAYER)
+    filled(module, run, recipe, None)
     return Dual(module.eval().requires_grad_(False), spec, fingerprint(module))
 
 

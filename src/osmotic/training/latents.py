@@ -74,18 +74,18 @@ class Cached(Latents):
 
     def __init__(self, latents: Latents, folder: Path) -> None:
         super().__init__(latents.dataset, latents.codec, latents.coded, latents.device)
-        self.folder = folder
+        self._shards = []
         for low in range(0, len(self), SHARD):
             if not _shard(folder, low).exists():
                 raise RunError(f"{folder} lacks {_shard(folder, low).name}: its making was interrupted; go on with it.")
+            with safe_open(_shard(folder, low), framework="pt") as file:
+                self._shards.append(file.get_tensor("z"))  # mapped: what is not asked for is not read
 
     def encoded(self, rows: np.ndarray) -> Tensor:
         out = torch.empty(len(rows), *self.spec.shape)
-        for low in np.unique(rows // SHARD) * SHARD:
-            mine = np.flatnonzero(rows // SHARD * SHARD == low)
-            # Opened anew each time: batches are read from several threads, and a mapped file costs nothing to open.
-            with safe_open(_shard(self.folder, int(low)), framework="pt") as file:
-                out[mine] = file.get_tensor("z")[torch.from_numpy(rows[mine] - low)]
+        for number in np.unique(rows // SHARD):
+            mine = np.flatnonzero(rows // SHARD == number)
+            out[mine] = self._shards[number][torch.from_numpy(rows[mine] - number * SHARD)]
         return out
 
 

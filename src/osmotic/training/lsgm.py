@@ -144,7 +144,7 @@ def complete(recipe: Recipe, spec: Spec) -> Recipe:
     _refuse(recipe)
     if spec.control is not None or spec.sizes:
         raise ValueError("--objective lsgm is for data of one size without images beside them; leave --control out.")
-    coder = autoencoder_defaults.fill(_coder(recipe), spec)
+    coder = encoding(recipe, spec)
     shape = autoencoder(coder, spec, torch.device("cpu")).latent_shape
     coded = Coded(source=LSGM, fingerprint="", shape=shape, data=spec.shape)
     found = recipe.model_copy(update={"codec": coded, "autoencoder": coder.autoencoder})
@@ -157,7 +157,9 @@ def complete(recipe: Recipe, spec: Spec) -> Recipe:
 
 def encoding(recipe: Recipe, spec: Spec) -> Recipe:
     """The recipe of the autoencoder of a complete recipe, as a run of ``--objective autoencoder`` would have it."""
-    return autoencoder_defaults.fill(_coder(recipe), spec)
+    asked = recipe.autoencoder or Autoencoding()
+    own = Recipe(options=recipe.options, process=Process(objective=AUTOENCODER), autoencoder=asked)
+    return autoencoder_defaults.fill(own, spec)
 
 
 def prior(recipe: Recipe, spec: Spec, device: torch.device) -> Mixed:
@@ -222,12 +224,6 @@ def finish(run: Run) -> None:
     assert recipe.codec is not None
     coded = recipe.codec.model_copy(update={"fingerprint": codec.fingerprint()})
     write_json(run.recipe_path, recipe.model_copy(update={"codec": coded}).model_dump(mode="json"))
-
-
-def _coder(recipe: Recipe) -> Recipe:
-    return Recipe(
-        options=recipe.options, process=Process(objective=AUTOENCODER), autoencoder=recipe.autoencoder or Autoencoding()
-    )
 
 
 def _refuse(recipe: Recipe) -> None:
