@@ -26,7 +26,7 @@ from osmotic.training.distributed import World, joined
 from osmotic.training.errors import RunError
 from osmotic.training.feed import Samples
 from osmotic.training.latents import FOLDER as LATENTS
-from osmotic.training.latents import Latents, as_latents
+from osmotic.training.latents import as_latents, of_model
 from osmotic.training.loop import fit
 from osmotic.training.lsgm import LSGM
 from osmotic.training.model import Model, load, stored
@@ -142,9 +142,8 @@ def adapt(
 
 def _on_the_way(model: Model, training: Subset, world: World) -> Samples:
     """The samples as the model sees them, before anything is written."""
-    if model.codec is None or model.recipe.codec is None:
-        return training
-    return Subset(Latents(training.dataset, model.codec, model.recipe.codec, world.device), training.indices)
+    latents = of_model(model, training.dataset, world.device)
+    return training if latents is None else Subset(latents, training.indices)
 
 
 def _described(spec: Spec, how: Adapted, own: Spec) -> Spec:

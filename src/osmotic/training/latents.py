@@ -118,13 +118,20 @@ def cached(latents: Latents, folder: Path, world: World, say: Callable[[str], No
     return Cached(latents, folder)
 
 
+def of_model(model: Model, dataset: Dataset, device: torch.device) -> Latents | None:
+    """Data as a model of latents sees them, each batch encoded when it is asked for; None for one of the data."""
+    if model.codec is None or model.recipe.codec is None:
+        return None
+    return Latents(dataset, model.codec, model.recipe.codec, device)
+
+
 def as_latents(
     model: Model, parts: tuple[Subset, Subset], folder: Path, world: World, say: Callable[[str], None]
 ) -> tuple[Subset, Subset]:
     """Two parts of one data set as a model sees them: themselves, or latents, kept in a folder."""
-    if model.codec is None or model.recipe.codec is None:
+    latents = of_model(model, parts[0].dataset, world.device)
+    if latents is None:
         return parts
-    latents = Latents(parts[0].dataset, model.codec, model.recipe.codec, world.device)
     kept = cached(latents, folder, world, say)
     first, second = (Subset(kept, part.indices) for part in parts)
     return first, second
