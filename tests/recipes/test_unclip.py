@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from osmotic.condition import Condition
 from osmotic.data.dataset import open_data
-from osmotic.data.embedding import Embedding
+from osmotic.data.embedding import Embedding, sphere
 from osmotic.data.encoding import Standard
 from osmotic.data.spec import Spec
 from osmotic.data.with_embedding import WithEmbedding
@@ -23,6 +23,7 @@ from osmotic.estimate import Estimate, like
 from osmotic.oracles import Gaussian, GaussianMixture
 from osmotic.recipes import unclip as recipe
 from osmotic.recipes.embeddings import embed, reader
+from osmotic.recipes.held_out import halves
 from osmotic.recipes.unclip import CONTRASTIVE, Recipes, main, unclip
 from osmotic.recipes.unclip_shapes import main as judged
 from osmotic.recipes.unclipped import Unclip, load_unclip
@@ -33,7 +34,7 @@ from osmotic.training.build import network
 from osmotic.training.contrast import load_dual
 from osmotic.training.defaults import fill
 from osmotic.training.errors import Interrupted, RunError
-from osmotic.training.model import Model
+from osmotic.training.model import Model, load
 from osmotic.training.options import Options
 from osmotic.training.recipe import Architecture, Recipe
 from tests.clips import stored_clip
@@ -281,6 +282,48 @@ def test_embeddings_are_made_once_and_never_old(made, tmp_path):
     next(tmp_path.iterdir()).write_bytes(b"half of a file")
     embed(data(seed=1), Counting(), tmp_path)
     assert asked == [COUNT] * 4
+
+
+def stored_data(path):
+    """The same samples in a file, of another size than the models'."""
+    rng, which = np.random.default_rng(0), np.arange(3 * COUNT) % 2
+    x = (rng.integers(0, 55, (3 * COUNT, 2 * SIDE, 2 * SIDE, 3)) + 200 * which[:, None, None, None]).astype(np.uint8)
+    for i, picture in enumerate(x):
+        Image.fromarray(picture).save(path / f"{i:03d}.png")
+    lines = [json.dumps({"file_name": f"{i:03d}.png", "text": SAID[i % 2]}) for i in range(3 * COUNT)]
+    (path / "metadata.jsonl").write_text("\n".join(lines))
+
+
+@pytest.fixture(scope="module")
+def from_files(tmp_path_factory):
+    """The recipe's folder, of pictures in files, read at a size."""
+    files, folder = tmp_path_factory.mktemp("files"), tmp_path_factory.mktemp("unclip") / "made"
+    stored_data(files)
+    chosen = small()
+    unclip(files, folder, Recipes(chosen.encoder, chosen.prior, chosen.decoder, {"size": SIDE}))
+    return folder
+
+
+@pytest.mark.parametrize("stage", ["prior", "decoder"])
+def test_the_data_of_a_stage_are_found_again_with_their_embeddings(from_files, stage, osmotic, tmp_path):
+    """Read at the recipe's size, told what its encoder says of them, for distilling and all else that needs data."""
+    run, read = from_files / stage, load_dual(from_files / "encoder")
+    training, held = halves(run)
+    source = load(run).spec.source.removeprefix("embeddings of ")
+    samples = open_data(source, size=SIDE)
+    x, texts = samples.batch(held.indices)[0], [samples.texts[i] for i in held.indices.tolist()]
+    told = held.told(np.arange(len(held)))["vector"]
+    given = read.texts(texts) if stage == "prior" else read.pictures(x)
+    torch.testing.assert_close(told, torch.from_numpy(sphere(given.numpy())))
+    assert len(training) + len(held) == 3 * COUNT
+    code, _, err = osmotic("evaluate", run, "--count", 16, "--steps", 1)
+    assert code == 0, err
+    code, _, err = osmotic("train", source, "--out", run, "--resume")
+    assert (code, "go on with `python -m osmotic.recipes.unclip train" in err) == (2, True)
+    student = tmp_path / "student"
+    code, _, err = osmotic("distill", run, "--method", "consistency", "--out", student, "--steps", 2)
+    assert code == 0, err
+    assert load(student).sample(2, {"embedding": given[0]}, steps=1).shape[0] == 2
 
 
 def test_the_commands_draw_what_they_say(made, tmp_path, capsys):

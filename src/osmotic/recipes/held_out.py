@@ -13,6 +13,7 @@ from osmotic.data.encoding import Pixels, Standard
 from osmotic.data.errors import DataError, differ
 from osmotic.data.source import Options
 from osmotic.data.spec import SAME, Spec
+from osmotic.recipes.embedded import OF, as_told
 from osmotic.recipes.subject import under
 from osmotic.training.errors import RunError
 from osmotic.training.model import stored
@@ -61,7 +62,7 @@ def _found_again(run: str | Path, spec: Spec, recipe: Recipe, data: Any) -> Data
     Raises:
         RunError: if they cannot be found or are others.
     """
-    source = spec.source.removesuffix(EMBEDDED) if data is None else data
+    source = spec.source.removeprefix(OF).removesuffix(EMBEDDED) if data is None else data
     if isinstance(source, str) and source.endswith(" in memory"):
         raise RunError(f"{run} was trained on an {source}, which is gone; save it in a file and pass that as --data.")
     if data is None and not spec.source.endswith(EMBEDDED) and not Path(source).expanduser().exists():
@@ -74,6 +75,8 @@ def _found_again(run: str | Path, spec: Spec, recipe: Recipe, data: Any) -> Data
         raise RunError(f"{source} cannot be read as {spec.source} was, which {run} was trained on: {error}.") from None
     if recipe.adapted is not None:
         dataset = under(dataset, spec, recipe.adapted)
+    if spec.embedding is not None:
+        dataset = as_told(run, spec.embedding, dataset)
     for name in SAME:
         if getattr(spec, name) != getattr(dataset.spec, name):
             raise RunError(

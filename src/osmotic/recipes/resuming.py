@@ -53,6 +53,11 @@ def refuse_other_data(out: str | Path, before: Spec, dataset: Dataset) -> None:
     Raises:
         RunError: naming what differs.
     """
+    if before.embedding is not None and dataset.spec.embedding is None:
+        raise RunError(
+            f"{out} is told embeddings, which only its recipe makes; go on with "
+            f"`python -m osmotic.recipes.unclip train DATA {Path(out).parent}`."
+        )
     for name in SAME:
         if getattr(before, name) != getattr(dataset.spec, name):
             raise RunError(

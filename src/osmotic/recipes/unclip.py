@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +19,38 @@ import torch
 from tqdm import tqdm
 
 from osmotic.data.dataset import Dataset, open_data
-from osmotic.data.embedding import Embedding
 from osmotic.data.given import read_given
-from osmotic.data.with_embedding import WithEmbedding
-from osmotic.recipes.embeddings import Embeddings, embed, reader
+from osmotic.data.source import Options as Reading
+from osmotic.recipes.embedded import CONTENTS, DECODER, ENCODER, PRIOR, SHARDS, decoders, priors
+from osmotic.recipes.embeddings import embed, reader
 from osmotic.recipes.train import augmentations, train
-from osmotic.recipes.unclipped import CONTENTS, GUIDANCE, Unclip, load_unclip
+from osmotic.recipes.unclipped import GUIDANCE, Unclip, load_unclip
 from osmotic.report import pictures
 from osmotic.training.errors import Diverged, OutOfMemory, RunError
 from osmotic.training.model import stored
 from osmotic.training.recipe import Process, Recipe
 from osmotic.training.run import RECIPE, Run, write_json
 
-ENCODER, PRIOR, DECODER, SHARDS = "encoder", "prior", "decoder", "embeddings"
-"""In the folder: three runs, and the embeddings of the data."""
-
 CONTRASTIVE, FOUND = Recipe(process=Process(objective="contrastive")), Recipe()
 
 
 @dataclass(frozen=True)
 class Recipes:
-    """How each of the three is trained; what they leave out is found from the data."""
+    """How each of the three is trained, and how the data are read; what they leave out is found from the data."""
 
     encoder: Recipe = CONTRASTIVE
     prior: Recipe = FOUND
     decoder: Recipe = FOUND
+    reading: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def stages(self) -> tuple[Recipe, Recipe, Recipe]:
+        """Each with how its data are read, so that they are found again."""
+        encoder, prior, decoder = (
+            recipe.model_copy(update={"reading": dict(self.reading)})
+            for recipe in (self.encoder, self.prior, self.decoder)
+        )
+        return encoder, prior, decoder
 
 
 def unclip(
@@ -69,39 +76,24 @@ def unclip(
         ValueError: for data without captions, or a folder, a recipe or a CLIP that cannot be used.
     """
     chosen, say, home = recipes or Recipes(), tell or _silent, Path(folder)
-    dataset = data if isinstance(data, Dataset) else open_data(data)
+    dataset = data if isinstance(data, Dataset) else open_data(data, **asdict(Reading(**chosen.reading)))
     if dataset.spec.captions is None:
         raise ValueError(f"{dataset.spec.source} has no captions; give metadata.jsonl a field text.")
     if augmentations(chosen.decoder):
         raise ValueError("A mirrored or shifted picture is not what its embedding says; decode without augmentations.")
+    first, prior, decoder = chosen.stages
     encoder = clip or ENCODER
     if clip is None:
-        _stage(dataset, home / ENCODER, chosen.encoder, say, device)
+        _stage(dataset, home / ENCODER, first, say, device)
     elif Path(clip).is_dir():
         encoder = str(Path(clip).absolute())
     read = reader(home / ENCODER if clip is None else encoder, dataset.spec, device)
     with tqdm(total=len(dataset), desc="embedding", delay=2, leave=False) as bar:
         found = embed(dataset, read, home / SHARDS, bar.update)
-    _stage(priors(dataset, found, read.fingerprint), home / PRIOR, chosen.prior, say, device)
-    _stage(decoders(dataset, found, read.fingerprint), home / DECODER, chosen.decoder, say, device)
+    _stage(priors(dataset, found, read.fingerprint), home / PRIOR, prior, say, device)
+    _stage(decoders(dataset, found, read.fingerprint), home / DECODER, decoder, say, device)
     write_json(home / CONTENTS, {"encoder": encoder, "prior": PRIOR, "decoder": DECODER})
     return load_unclip(home, device)
-
-
-def priors(dataset: Dataset, found: Embeddings, fingerprint: str) -> WithEmbedding:
-    """What a prior learns from: embeddings of pictures, told those of their captions."""
-    vectors = open_data(found.pictures, kind="vectors")
-    told = WithEmbedding(
-        vectors, found.texts, Embedding(of="text", width=found.texts.shape[1], fingerprint=fingerprint)
-    )
-    told.spec = told.spec.model_copy(update={"source": f"embeddings of {dataset.spec.source}"})
-    return told
-
-
-def decoders(dataset: Dataset, found: Embeddings, fingerprint: str) -> WithEmbedding:
-    """What a decoder learns from: pictures, told their embeddings."""
-    width = found.pictures.shape[1]
-    return WithEmbedding(dataset, found.pictures, Embedding(of="picture", width=width, fingerprint=fingerprint))
 
 
 def _stage(
@@ -179,8 +171,8 @@ def main(words: Sequence[str] | None = None, tell: Callable[[str], None] = print
     wanted = parser().parse_args(words)
     try:
         if wanted.command == "train":
-            data = open_data(wanted.data, size=wanted.size)
-            unclip(data, wanted.folder, clip=wanted.clip, tell=tell)
+            reading = {} if wanted.size is None else {"size": wanted.size}
+            unclip(wanted.data, wanted.folder, Recipes(reading=reading), clip=wanted.clip, tell=tell)
             tell(f"done: {wanted.folder}; `python -m osmotic.recipes.unclip sample {wanted.folder} --prompt TEXT`")
             return 0
         model = load_unclip(wanted.folder)

@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from osmotic.inversion import slerp
+from osmotic.recipes.embedded import CONTENTS, encoder_of
 from osmotic.recipes.embeddings import Reader, reader
 from osmotic.training.errors import RunError
 from osmotic.training.model import Model, load
-
-CONTENTS = "unclip.json"
-"""In the folder: the encoder, the prior and the decoder, by path."""
 
 OWN = 0x5EED0001
 """Added to the seed of the prior: with one seed for both, a picture's noise would be that of its embedding."""
@@ -220,11 +218,9 @@ def load_unclip(folder: str | Path, device: torch.device | str | None = None) ->
         )
     try:
         parts = json.loads(path.read_text())
-        encoder, prior, decoder = (str(parts[name]) for name in ("encoder", "prior", "decoder"))
+        prior, decoder = str(parts["prior"]), str(parts["decoder"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path} cannot be read ({error}); make it again with the recipe.") from None
     drawing = load(Path(folder) / decoder, device=device)
-    # A run lies in the folder, a ready CLIP anywhere, or on the hub.
-    place = Path(folder) / encoder
-    read = reader(place if place.exists() else encoder, drawing.spec, device)
+    read = reader(encoder_of(Path(folder)), drawing.spec, device)
     return Unclip(read, load(Path(folder) / prior, device=device), drawing)
