@@ -12,11 +12,14 @@ from safetensors.torch import load_file
 import osmotic
 from osmotic.cli.flags import UsageError
 from osmotic.cli.sample import sized
-from osmotic.data.dataset import main_size, open_data, split
+from osmotic.data.dataset import Subset, main_size, open_data, split
+from osmotic.distill import METHODS
+from osmotic.distill.base import Start
 from osmotic.recipes.held_out import parts
+from osmotic.schedules import VP
 from osmotic.training.build import told
 from osmotic.training.model import load
-from osmotic.training.recipe import Architecture
+from osmotic.training.recipe import Architecture, Distillation
 
 from .conftest import SMALL_NET, TINY
 
@@ -155,6 +158,29 @@ def test_models_without_positions_have_one_size(run):
     model.spec = model.spec.model_copy(update={"kind": "array"})
     with pytest.raises(UsageError, match="--size is for pictures"):
         sized(model, "8x16")
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "guided"])  # these pictures have no classes
+def test_a_student_learns_all_sizes_or_says_why_not(run, osmotic, tmp_path, method, monkeypatch):
+    seen, batch = set(), Subset.batch
+
+    def noted(self, indices):
+        x, labels = batch(self, indices)
+        seen.add(tuple(x.shape[2:]))
+        return x, labels
+
+    monkeypatch.setattr(Subset, "batch", noted)
+    few = ["--steps", 4, "--batch-size", 4, "--warmup", 1]
+    out = tmp_path / "student"
+    code, _, err = osmotic("distill", run, "--method", method, "--out", out, *few)
+    start = Start(VP(), 0.5, 1, False, Distillation())
+    if any(stage.pairs for stage in METHODS[method].stages(start)):
+        assert (code, "draws several sizes" in err, out.exists()) == (2, True, False)
+    else:
+        assert code == 0, err
+        assert seen == {(8, 16), (16, 8)}
+        steps = [] if METHODS[method].stages(start)[-1].student(start).stops else ["--steps", 1]
+        assert osmotic("sample", out, "--count", 1, "--size", "8x16", *steps)[0] == 0
 
 
 def test_a_run_that_would_not_fit_begins_with_gradient_checkpointing(mixed, osmotic, tmp_path, monkeypatch):

@@ -18,13 +18,14 @@ from osmotic.denoiser import Denoiser, NeuralDenoiser
 from osmotic.distill import METHODS, making, pairs, reflow
 from osmotic.distill.pairs import Pairs
 from osmotic.recipes import plan
-from osmotic.recipes.held_out import halves
+from osmotic.recipes.held_out import whole
 from osmotic.recipes.preview import preview
 from osmotic.recipes.quality.drawing import chosen
 from osmotic.recipes.resuming import begun
 from osmotic.recipes.stages import Distilled, planned, refuse_changes, refuse_teacher, resumed, under_guidance
 from osmotic.recipes.train import augmentations
 from osmotic.training.distributed import World, joined
+from osmotic.training.errors import RunError
 from osmotic.training.feed import Samples
 from osmotic.training.hooks import Hook
 from osmotic.training.latents import FOLDER as LATENTS
@@ -92,12 +93,17 @@ def distill(
             numbers = stored(Run.open(out))[0].distillation
         numbers = numbers or Distillation()
         plans = planned(model, fingerprint, Path(out), Path(teacher), METHODS[method], options, numbers)
+        if model.spec.sizes and any(each.stage.pairs for each in plans):
+            raise RunError(
+                f"{teacher} draws several sizes, and --method {method} makes pairs of one; use --method consistency, "
+                "which learns from the pictures themselves."
+            )
         plans = resumed(plans, options) if resume else plans
         first, taught = model.denoiser, under_guidance(model, numbers.guidance)
         # A teacher rounds no coarser than its student: half of the losses are differences of the two.
         if isinstance(first, NeuralDenoiser):
             first.autocast = autocast_dtype(plans[-1].recipe.options.precision, world.device)
-        parts = halves(teacher, data)
+        parts = whole(teacher, data)
         # Whatever can be refused is refused here; only then is anything written.
         task: Task | None = making.task(plans[0].stage, plans[0].recipe, model.seen, world.device, first, taught)
         # All recipes are written at once, the run's own first: a stage that is resumed knows its length.

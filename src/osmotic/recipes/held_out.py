@@ -29,15 +29,14 @@ def held_out(run: str | Path, data: Any = None) -> Subset:
 
 
 def parts(run: str | Path, data: Any = None) -> tuple[Subset, Subset]:
-    """What a run was trained on, and what was held out.
+    """What a run was trained on, and what was held out; of several sizes the commonest, which is drawn unasked.
 
     Raises:
         RunError: if nothing was held out, or the data cannot be found again or are others.
     """
-    recipe, spec = stored(Run.open(run))
-    if recipe.holdout == 0:
+    if stored(Run.open(run))[0].holdout == 0:
         raise RunError(f"{run} was trained on all of its data (--holdout 0), so none are left to evaluate it on.")
-    return _parted(_found_again(run, spec, recipe, data), recipe)
+    return halves(run, data)
 
 
 def halves(run: str | Path, data: Any = None) -> tuple[Subset, Subset]:
@@ -46,14 +45,18 @@ def halves(run: str | Path, data: Any = None) -> tuple[Subset, Subset]:
     Raises:
         RunError: if the data cannot be found again or are others.
     """
+    first, second = whole(run, data)
+    return main_size(first), main_size(second)
+
+
+def whole(run: str | Path, data: Any = None) -> tuple[Subset, Subset]:
+    """The same with samples of all sizes, where there are several.
+
+    Raises:
+        RunError: if the data cannot be found again or are others.
+    """
     recipe, spec = stored(Run.open(run))
-    return _parted(_found_again(run, spec, recipe, data), recipe)
-
-
-def _parted(dataset: Dataset, recipe: Recipe) -> tuple[Subset, Subset]:
-    """Both parts; of data of several sizes what has the commonest one, which the model draws where none is said."""
-    training, held = split(dataset, recipe.holdout, recipe.options.seed)
-    return main_size(training), main_size(held)
+    return split(_found_again(run, spec, recipe, data), recipe.holdout, recipe.options.seed)
 
 
 def _found_again(run: str | Path, spec: Spec, recipe: Recipe, data: Any) -> Dataset:
