@@ -39,26 +39,27 @@ class Condition:
     latent: Tensor | None = None
 
     def __post_init__(self) -> None:
-        sizes = {name: len(value) for name, value in self._present().items()}
+        sizes = {name: len(value) for name, value in self.ports().items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"All ports of a condition need the same batch size; found {sizes}.")
 
-    def _present(self) -> dict[str, Tensor]:
+    def ports(self) -> dict[str, Tensor]:
+        """The ports that are given, by name."""
         ports = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in ports.items() if value is not None}
 
     def __len__(self) -> int:
-        for value in self._present().values():
+        for value in self.ports().values():
             return len(value)
         raise ValueError("An empty condition has no batch size; pass cond=None instead.")
 
     def __getitem__(self, index: slice | Tensor) -> Condition:
         """The conditions of some samples (index the batch with a slice, a mask or indices)."""
-        return replace(self, **{name: value[index] for name, value in self._present().items()})
+        return replace(self, **{name: value[index] for name, value in self.ports().items()})
 
     def to(self, device: torch.device | str) -> Condition:
         """The same conditions on another device."""
-        return replace(self, **{name: value.to(device) for name, value in self._present().items()})
+        return replace(self, **{name: value.to(device) for name, value in self.ports().items()})
 
     def drop(self, keep: Tensor) -> Condition:
         """Hide the condition of every sample whose ``keep`` is False; already hidden ones stay hidden.
@@ -89,14 +90,14 @@ class Condition:
             conditions = [
                 replace(c, keep=_by_parts(c.keep, 2).expand(-1, most)) for c in conditions if c.keep is not None
             ]
-        ports = [set(c._present()) for c in conditions]
+        ports = [set(c.ports()) for c in conditions]
         if any(p != ports[0] for p in ports):
             raise ValueError(f"Conditions with different ports cannot be joined: {[sorted(p) for p in ports]}.")
         joined = {name: torch.cat([getattr(c, name) for c in conditions]) for name in ports[0]}
         return Condition(**joined)
 
     def _ones(self) -> Tensor:
-        first = next(iter(self._present().values()))
+        first = next(iter(self.ports().values()))
         return torch.ones(len(self), dtype=torch.bool, device=first.device)
 
 

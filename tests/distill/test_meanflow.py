@@ -7,7 +7,20 @@ from torch import Tensor, nn
 from osmotic.clocks import SMOOTH, Angle
 from osmotic.denoiser import Denoiser
 from osmotic.distill.base import Setting, Start
-from osmotic.distill.meanflow import METHOD, MeanFlow, latest, line, meanflow, rate, straight, times, velocity
+from osmotic.distill.expected import expected
+from osmotic.distill.meanflow import (
+    METHOD,
+    POWER,
+    SOFT,
+    MeanFlow,
+    latest,
+    line,
+    meanflow,
+    rate,
+    straight,
+    times,
+    velocity,
+)
 from osmotic.estimate import Estimate, Velocity
 from osmotic.flow_map import FlowMap
 from osmotic.oracles import Gaussian
@@ -63,9 +76,11 @@ def test_loss_is_zero_at_the_exact_flow_map_and_its_gradient_points_back(path):
     assert float(exact.max()) < 1e-10
     c = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     loss = meanflow(Off(oracle, c), oracle, PATH, x0, t, s, eps, teacher=oracle)
-    assert torch.allclose(loss, torch.full_like(loss, 0.09 / SD**2), rtol=1e-5)
+    square = 0.09 / SD**2
+    weight = (square + SOFT) ** -POWER
+    assert torch.allclose(loss, torch.full_like(loss, square * weight), rtol=1e-5)
     (slope,) = torch.autograd.grad(loss.mean(), c)
-    assert float(slope) == pytest.approx(2 * 0.3 / SD**2, rel=1e-5)
+    assert float(slope) == pytest.approx(2 * 0.3 / SD**2 * weight, rel=1e-5)
 
 
 def test_a_wrong_flow_map_is_seen():
@@ -83,20 +98,23 @@ def test_a_wrong_flow_map_is_seen():
     assert float(loss[s == 0].max()) < 1e-10
 
 
-def test_without_a_teacher_the_gradient_is_the_same_on_average():
-    """At the exact map of a Gaussian the mean derivative is 0, and ``2 c / sd^2`` beside it."""
-    n = 40_000
+def test_without_a_teacher_the_gradient_is_zero_at_the_exact_map_and_points_back_beside_it():
+    """On average over 100 batches, whose expectations of the velocity are random but right on average."""
+    n, batches = 64, 100
     oracle = Gaussian(CATALOG["vp"](), draws(1, seed=3), 0.5)
     t = torch.linspace(0.05, 0.95, n, dtype=torch.float64)
-    s = t * 0.4
-    x0, eps = oracle.sample(n, toys.generator(0)), draws(n, 1, seed=5)
-    for off in (0.0, 0.2):
-        c = torch.tensor(off, dtype=torch.float64, requires_grad=True)
-        loss = meanflow(Off(oracle, c), oracle, PATH, x0, t, s, eps)
-        (slope,) = torch.autograd.grad(loss.mean(), c)
-        error = 2 * float((loss.detach() * 4 / SD**2).mean().sqrt()) / n**0.5  # d loss / dc = 2 sqrt(loss) / sd
-        assert float(slope) == pytest.approx(2 * off / SD**2, abs=3 * error)
-    assert error < 0.1 * 2 * off / SD**2
+    for off in (0.0, 0.2, -0.2):
+        slopes = []
+        for seed in range(batches):
+            c = torch.tensor(off, dtype=torch.float64, requires_grad=True)
+            x0, eps = oracle.sample(n, toys.generator(seed)), draws(n, 1, seed=500 + seed)
+            loss = meanflow(Off(oracle, c), oracle, PATH, x0, t, 0.4 * t, eps)
+            slopes.append(torch.autograd.grad(loss.mean(), c)[0])
+        mean, error = float(torch.stack(slopes).mean()), float(torch.stack(slopes).std()) / batches**0.5
+        if off == 0:
+            assert abs(mean) < 4 * error
+        else:
+            assert mean * off > 10 * error * abs(off)
 
 
 def test_straight_is_rectified_in_units_of_the_data():
@@ -140,7 +158,7 @@ class Masked(nn.Module):
 @toys.devices
 @pytest.mark.parametrize("taught", [True, False])
 def test_both_passes_see_the_same_dropout(taught, device):
-    """With the network ``m x``, m 0 or 2, the loss is ``(m x - v + gap m w)^2`` with one m, not two."""
+    """With the network ``m x``, m 0 or 2, the error is ``(m x - v + gap m w)^2`` with one m, not two."""
     model = FlowMap(Masked(), Rectified(), Velocity())
     oracle = Gaussian(Rectified(), torch.zeros(1), 0.5).to(device)
     n, path = 200, line(1.0)
@@ -150,8 +168,9 @@ def test_both_passes_see_the_same_dropout(taught, device):
     loss = meanflow(model, model, path, x0, t, s, eps, teacher=oracle if taught else None)
     own, gap = t.float()[:, None].to(device), (t - s).float()[:, None].to(device)
     x = x0 * (1 - own) + eps * own
-    v = velocity(oracle(x, t), path) if taught else eps - x0
-    choices = [(m * x - v + gap * m * (v if taught else m * x)) ** 2 for m in (0, 2)]
+    v = velocity(oracle(x, t) if taught else expected(path, x0, x, t), path)
+    squares = [(m * x - v + gap * m * (v if taught else m * x)) ** 2 for m in (0, 2)]
+    choices = [square / (square + SOFT) ** POWER for square in squares]
     near = torch.stack([(loss[:, None] - c).abs() <= 1e-4 * (1 + c) for c in choices])
     assert bool(near.any(0).all())
     assert bool(near.any(1).all()), "both masks occur"

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from osmotic.clocks import SMOOTH, Angle
 from osmotic.denoiser import Denoiser, NeuralDenoiser, Rescheduled
 from osmotic.distill.base import Setting, Start
-from osmotic.distill.scm import METHOD, Continuous, aimed, continuous, importance, softness, tangent, trig, velocity
+from osmotic.distill.scm import METHOD, Continuous, aimed, continuous, importance, tangent, trig, velocity
 from osmotic.estimate import Estimate, Karras
 from osmotic.flow_map import Consistency
 from osmotic.nn import MLP, DiT
+from osmotic.oracles import Dataset as Finite
 from osmotic.schedules import CATALOG, VE
 from osmotic.training.denoise import PLAYER, Drop
 from osmotic.training.recipe import Distillation
@@ -181,10 +182,12 @@ def test_levels_near_the_start_of_sampling_count() -> None:
     assert float(importance(theta)[2]) > 0.1
 
 
-def test_a_random_tangent_is_normalised_softly_in_few_dimensions() -> None:
-    assert [softness(d) for d in (1, 64)] == [100.0, 100.0]
-    assert softness(128) == 25.0
-    assert softness(3072) == 0.1
+def test_without_a_teacher_the_slope_is_what_the_batch_expects() -> None:
+    model = Rescheduled(student().double(), TRIG)
+    x0, eps = draws()
+    t = some_times()
+    taught = continuous(model, model, Finite(TRIG, x0), x0, t, eps)
+    torch.testing.assert_close(continuous(model, model, None, x0, t, eps), taught)
 
 
 @pytest.mark.parametrize("taught", [True, False])

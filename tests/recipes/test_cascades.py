@@ -21,6 +21,7 @@ from osmotic.recipes.cascade import train_cascade
 from osmotic.schedules import Cosine
 from osmotic.training import build
 from osmotic.training.cascade import AUGMENTATION, Cascade, load
+from osmotic.training.enlarging import MOST
 from osmotic.training.errors import RunError
 from osmotic.training.model import Model
 from osmotic.training.model import load as load_run
@@ -207,6 +208,7 @@ def test_other_wrong_use_is_one_sentence(osmotic, folder, pictures, picture_run,
         (["sample", folder, "--class", "four"], "There is no class 'four'"),
         (["sample", folder, "--prompt", "a cat"], "trained without texts"),
         (["sample", picture_run, "--augmentation", 0.1], "--augmentation is for cascades"),
+        (["sample", folder, "--augmentation", 0.6], f"should be less than or equal to {MOST}"),  # never trained
         (["sample", folder / "6"], "needs a low resolution for each sample"),
         (["evaluate", folder], "is a cascade of several runs"),
     ]:
@@ -233,7 +235,7 @@ def test_stages_that_do_not_fit_each_other(folder, tmp_path):
         cascade.sample(1, augmentation=2.0)
     with pytest.raises(ValueError, match="a condition of its own"):
         cascade.sample(1, middle.condition({"image": torch.zeros(middle.spec.shape)}, 1, 0, 1))
-    assert 0 <= AUGMENTATION < 0.5
+    assert 0 <= AUGMENTATION < MOST
     (tmp_path / "cascade.json").write_text('{"stages": 3}')
     with pytest.raises(RunError, match="should hold"):
         load(tmp_path)

@@ -1,8 +1,14 @@
-"""How much memory is left: what Linux and a container say, and nothing where nobody says anything."""
+"""How much memory is left, by what Linux and a container say, and how much a run will take."""
 
+import pytest
 import torch
 
-from osmotic.recipes import memory
+from osmotic.data.dataset import open_data
+from osmotic.recipes import memory, plan
+from osmotic.recipes.train import resolve, tasked
+from osmotic.training.autoencoding import Autoencoding
+from osmotic.training.options import Options
+from osmotic.training.recipe import Architecture, Process, Recipe
 
 CPU = torch.device("cpu")
 
@@ -23,3 +29,22 @@ def test_the_smaller_of_the_machine_and_the_container_counts(tmp_path, monkeypat
     assert memory.free(CPU) == 1_020_000
     (tmp_path / "memory.max").unlink()
     assert memory.free(CPU) is None
+
+
+@pytest.mark.parametrize("adversarial", [0.0, 0.5])
+def test_a_plan_counts_every_player(adversarial):
+    """Weights, gradients, two moments and the averages of all that is trained, and no less than that."""
+    recipe = resolve(
+        Recipe(
+            process=Process(objective="autoencoder"),
+            architecture=Architecture(widths=(8,), blocks=1),
+            autoencoder=Autoencoding(adversarial=adversarial),
+            options=Options(batch_size=1, ema=(2.0,)),
+        ),
+        data := open_data("digits"),
+    )
+    task = tasked(recipe, data.spec, CPU)
+    weights = [sum(p.numel() for p in player.parameters()) for player in task.players.values()]
+    assert len(weights) == (2 if adversarial else 1)
+    memory = plan.measure(task, data, recipe, data.spec, CPU).memory
+    assert 4 * 5 * sum(weights) < memory < 4 * 5 * sum(weights) + 2**20

@@ -78,8 +78,8 @@ class Sampling(Frozen):
     augmentation: float | None = Field(
         None,
         ge=0,
-        le=1,
-        description="cascades: noise over what a stage enlarges, 0 none to 1 nothing else (default: 0.1)",
+        le=0.5,
+        description="cascades: noise over what a stage enlarges, 0 none to 0.5, the most in training (default: 0.1)",
     )
     batch_size: int = Field(256, ge=1, description="samples at a time: memory, not results")
     weights: str | None = Field(None, description="which weights: model, or ema-HALFLIFE (default: the first average)")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from osmotic.denoiser import Denoiser, Rescheduled
 from osmotic.distill.base import FewStep, Method, Setting, single
 from osmotic.distill.draws import noised
+from osmotic.distill.expected import expected
 from osmotic.distill.gap import FLOOR, LIFT, spread
 from osmotic.distill.slope import along
 from osmotic.distill.twin import Twin
@@ -21,7 +22,6 @@ from osmotic.training.task import Batch, Stream
 
 WARM = 0.15  # share of the steps over which the unstable part of the tangent is faded in
 SOFT = 0.1  # c of the tangent's normalisation g / (|g| + c)
-SMALL, PLAIN = 64, 100.0  # dimensions up to which a random tangent is all but not normalised, and c there
 
 
 def trig(sigma_data: float) -> Scaled:
@@ -92,13 +92,15 @@ def continuous(
 
     Lu & Song 2024 (arXiv 2410.11081), with ``|g|`` the root mean square over a sample and w :func:`importance` without
     a learned weight of each level. Dividing by ``|g|`` makes the metric robust. With a teacher the slope is a function
-    of x_t and that does no harm. The data's slope is random, so there c depends on the dimension (:func:`softness`):
-    with the paper's 0.1 mode masses do not survive below some hundred dimensions.
+    of x_t and that does no harm; with a random slope the smaller of two modes loses mass, and without dividing the few
+    samples between modes, whose tangents are hundreds of times larger, leave nothing for the rest to be learned. So the
+    data's slope is what the whole batch expects of it, :func:`~osmotic.distill.expected.expected`: of the same mean,
+    and all but a function of x_t where mode masses are decided.
 
     Args:
         student: whose f is trained, on :func:`trig`'s path (an :class:`~osmotic.denoiser.Rescheduled` of the model).
         frozen: the same, as it is called without gradients.
-        teacher: of the slope, on the same path; None for the slope ``cos eps - sin x0 / sd`` of the data.
+        teacher: of the slope, on the same path; None for the slope of the data.
         x0: clean samples ``(B, *S)``.
         t: times ``(B,)``, float64.
         eps: unit noise ``(B, *S)``.
@@ -114,12 +116,12 @@ def continuous(
     twin = Twin(x.device)
     out = velocity(aimed(student, x, t, cond), theta, sd)
     with torch.no_grad():
-        slope = velocity(Estimate(x0, eps) if teacher is None else teacher(x, t, cond), theta, sd)
+        known = expected(schedule, x0, x, t, cond) if teacher is None else teacher(x, t, cond)
+        slope = velocity(known, theta, sd)
         with twin.again():
             same, g = tangent(frozen, x, t, slope, cond, warm)
         size = g.square().flatten(1).mean(1).sqrt()
-        c = SOFT if teacher is not None else softness(x0[0].numel())
-        goal = same + g / (like(g, size)[0] + c)
+        goal = same + g / (like(g, size)[0] + SOFT)
     loss: Tensor = (out - goal).square().flatten(1).mean(1)
     return loss * importance(theta).to(loss)
 
@@ -132,15 +134,6 @@ def importance(theta: Tensor) -> Tensor:
     """
     tan = theta.tan()
     return (1 + tan.square()) ** (LIFT / 2) / tan + FLOOR
-
-
-def softness(dimension: int) -> float:
-    """c without a teacher: 100 (a square) up to 64 dimensions, falling as their inverse square to the paper's 0.1.
-
-    With c = 1 a mode of 0.3 came out as 0.19 in one dimension and in 16, after 3,000 steps; with 10 as 0.27 and 0.24.
-    Tangents have heavy tails, so without a robust metric it needs twice the steps that a teacher's slope does.
-    """
-    return max(SOFT, min(PLAIN, PLAIN * (SMALL / dimension) ** 2))
 
 
 def _trig(student: Denoiser) -> Scaled:

@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -156,6 +157,7 @@ def measure(task: Task, dataset: Samples, recipe: Recipe, spec: Spec, device: to
     task = copy.deepcopy(task)
     name = next(iter(task.players))
     player, network = task.players[name].to(device), task.core(name)
+    cores = [task.core(each) for each in task.players]
     options = recipe.options
     whole = min(-(-options.batch_size // options.accumulate), len(dataset))
     probe = max(1, min(PROBE, whole, ENTRIES // math.prod(spec.shape)))
@@ -165,9 +167,10 @@ def measure(task: Task, dataset: Samples, recipe: Recipe, spec: Spec, device: to
         for forgetting in (False, True):
             for each in task.players.values():
                 gradient_checkpointing(each, forgetting)
-            with count.watched(network) as seen:
+            with ExitStack() as watching:
+                seen = [watching.enter_context(count.watched(core)) for core in cores]
                 _seconds(task, dataset, spec, few, device)
-            kept.append((seen.total, seen.largest))
+            kept.append((sum(each.total for each in seen), max(each.largest for each in seen)))
         for each in task.players.values():
             gradient_checkpointing(each, options.gradient_checkpointing)
         seconds = _seconds(task, dataset, spec, probe, device)
@@ -176,8 +179,8 @@ def measure(task: Task, dataset: Samples, recipe: Recipe, spec: Spec, device: to
             probe, seconds = whole, min(_seconds(task, dataset, spec, whole, device) for _ in range(3))
     parameters = count.parameters(player)
     (plain, largest), (outside, _) = kept
-    # Weights, gradients and AdamW's two moments, and one copy per average, four bytes each.
-    fixed = 4 * parameters * (4 + len(options.ema))
+    # Weights, gradients and AdamW's two moments, and one copy per average, four bytes each, of every player.
+    fixed = 4 * sum(count.parameters(each) for each in task.players.values()) * (4 + len(options.ema))
     memory, least = (fixed + round(n * whole / few) for n in (plain, outside + largest))
     seconds = seconds * options.batch_size / probe
     return Plan(parameters, _flops(network, player, recipe, spec), seconds, memory, least)

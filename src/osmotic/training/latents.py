@@ -30,6 +30,9 @@ FOLDER, HEAD = "latents", "latents.json"
 SHARD = 1024
 """Samples a file: what an interruption loses at most."""
 
+SEEN = 2048
+"""Samples whose contents tell that latents are stale: a second or two of reading."""
+
 BATCH = 64
 
 
@@ -158,9 +161,9 @@ def claim(latents: Latents, folder: Path) -> None:
 
 
 def _head(latents: Latents) -> dict[str, Any]:
-    """Whose latents they are: the codec, and the data by their description and by the contents of a few samples."""
+    """Whose latents they are: the codec, and the data by their description and by the contents of some samples."""
     told = json.dumps(latents.dataset.spec.model_dump(mode="json", include=set(SAME)), sort_keys=True)
-    data = fingerprint(latents.dataset, told.encode())
+    data = fingerprint(latents.dataset, told.encode(), SEEN)
     return {"codec": latents.coded.fingerprint, "data": data, "shard": SHARD}
 
 
