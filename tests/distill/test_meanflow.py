@@ -5,10 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from osmotic.clocks import SMOOTH, Angle
+from osmotic.condition import Condition
 from osmotic.denoiser import Denoiser
 from osmotic.distill.base import Setting, Start
 from osmotic.distill.expected import expected
 from osmotic.distill.meanflow import (
+    ALONE,
     METHOD,
     POWER,
     SOFT,
@@ -148,6 +150,42 @@ def test_the_derivative_is_the_finite_difference_of_the_whole_denoiser(path):
     assert torch.allclose(found, (ends[0] - ends[1]) / (2 * h), atol=0.02 * float(found.abs().max()))
 
 
+class Slanted(Denoiser):
+    """A flow map whose average velocity is ``x + c`` from any time to any other."""
+
+    def __init__(self, c: Tensor) -> None:
+        super().__init__()
+        self.schedule, self.c = PATH, c
+
+    def forward(self, x, t, cond=None, s=None) -> Estimate:
+        u, t = x + self.c, t.reshape(-1, 1)
+        return Estimate(x - t * u, (x + (1 - t) * u) / SD)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_random_velocity_does_not_move_the_optimum(share, alone):
+    """From one noise alone, where 0.3 of the velocities lead to one end and 0.7 to the other, their mean is learned.
+
+    At t = 1 the velocity is ``x - x0``. The gradient vanishes where ``(x + c) (1 + t - s) = x - E x0``, also where each
+    sample is told something of its own; a weight that sees the random velocity would move that by a quarter.
+    """
+    n = 40
+    x0 = torch.where(torch.arange(n) < 0.3 * n, -0.5, 0.5).double()[:, None]
+    t, eps = torch.full((n,), 1 - 1e-9, dtype=torch.float64), torch.full((n, 1), 0.4, dtype=torch.float64)
+    gap, at = share, 0.4 * SD
+    best = (at - 0.2) / (1 + gap) - at
+    cond = Condition(vector=torch.arange(n) if alone else torch.zeros(n, dtype=torch.int64))
+    for off in (0.0, 0.1, -0.1):
+        c = torch.tensor(best + off, dtype=torch.float64, requires_grad=True)
+        model = Slanted(c)
+        loss = meanflow(model, model, PATH, x0, t, t * (1 - share), eps, cond)
+        (slope,) = torch.autograd.grad(loss.mean(), c)
+        error = off * (1 + gap) / SD**2  # of u - goal, over sd^2
+        known = (gap * (at + best + off)) ** 2 / SD**2
+        assert float(slope) == pytest.approx(2 * error * (known + ALONE) ** -POWER, abs=1e-6)
+
+
 class Masked(nn.Module):
     """A network that is nothing but dropout."""
 
@@ -168,9 +206,13 @@ def test_both_passes_see_the_same_dropout(taught, device):
     loss = meanflow(model, model, path, x0, t, s, eps, teacher=oracle if taught else None)
     own, gap = t.float()[:, None].to(device), (t - s).float()[:, None].to(device)
     x = x0 * (1 - own) + eps * own
-    v = velocity(oracle(x, t) if taught else expected(path, x0, x, t), path)
-    squares = [(m * x - v + gap * m * (v if taught else m * x)) ** 2 for m in (0, 2)]
-    choices = [square / (square + SOFT) ** POWER for square in squares]
+    groups = torch.zeros(n, dtype=torch.int64, device=device)
+    v = velocity(oracle(x, t) if taught else expected(path, x0, x, t, eps, groups), path)
+    choices = []
+    for m in (0, 2):
+        known = v if taught else m * x
+        weight = ((m * x - known + gap * m * known) ** 2 + (SOFT if taught else ALONE)) ** -POWER
+        choices.append((m * x - v + gap * m * known) ** 2 * weight)
     near = torch.stack([(loss[:, None] - c).abs() <= 1e-4 * (1 + c) for c in choices])
     assert bool(near.any(0).all())
     assert bool(near.any(1).all()), "both masks occur"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from osmotic.clocks import SMOOTH, Angle
 from osmotic.denoiser import Denoiser, NeuralDenoiser, Rescheduled
 from osmotic.distill.base import Setting, Start
-from osmotic.distill.scm import METHOD, Continuous, aimed, continuous, importance, tangent, trig, velocity
+from osmotic.distill.scm import METHOD, Continuous, aimed, continuous, importance, softness, tangent, trig, velocity
 from osmotic.estimate import Estimate, Karras
 from osmotic.flow_map import Consistency
 from osmotic.nn import MLP, DiT
@@ -180,6 +180,16 @@ def test_levels_near_the_start_of_sampling_count() -> None:
     torch.testing.assert_close(importance(theta)[0], torch.tensor(1e3 + 0.1).double(), rtol=1e-5, atol=0)
     torch.testing.assert_close(importance(theta)[1], torch.tensor(2**0.25 + 0.1).double())
     assert float(importance(theta)[2]) > 0.1
+
+
+def test_a_random_tangent_is_normalised_softly_in_few_dimensions() -> None:
+    """Where few are told the same; where many are, a batch's expectation is not random."""
+    alone, together = torch.arange(8), torch.zeros(8, dtype=torch.int64)
+    for dimension, c in ((1, 100.0), (64, 100.0), (128, 25.0), (3072, 0.1)):
+        assert softness(alone, dimension).tolist() == pytest.approx([c] * 8)
+        assert softness(together, dimension).tolist() == pytest.approx([0.1] * 8)
+    assert softness(together[:7], 1).tolist() == [100.0] * 7
+    assert softness(torch.tensor([0] * 8 + [1]), 1).tolist() == pytest.approx([0.1] * 8 + [100.0])
 
 
 def test_without_a_teacher_the_slope_is_what_the_batch_expects() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from osmotic.denoiser import Denoiser, Rescheduled
 from osmotic.distill.base import FewStep, Method, Setting, single
 from osmotic.distill.draws import noised, shares
-from osmotic.distill.expected import expected
+from osmotic.distill.expected import expected, told_alike
 from osmotic.distill.slope import along
 from osmotic.distill.twin import Twin
 from osmotic.estimate import Estimate, like
@@ -18,8 +18,8 @@ from osmotic.schedules import Rectified, Scaled
 from osmotic.training.recipe import Student
 from osmotic.training.task import Batch, Noise, Stream
 
-POWER, SOFT = 0.75, 0.01
-"""p and c of the loss."""
+POWER, SOFT, ALONE = 0.75, 0.01, 1.0
+"""p and c of the loss, with a teacher and without: then the velocity's own noise is about 1."""
 DIAGONAL = 0.4
 """Share of samples with s = t, which learn the velocity itself: the identity is only as good as what it starts from."""
 WHOLE = 0.3
@@ -72,15 +72,18 @@ def meanflow(
     cond: object = None,
     teacher: Denoiser | None = None,
 ) -> Tensor:
-    """``e / sg(e + c)^p, e = |u - sg(v - (t - s) du/dt)|^2 / sd^2``, u the average velocity from t to s at
-    ``x = (1 - t) x0 + t sd eps``.
+    """``w |u - sg(v - (t - s) du/dt)|^2 / sd^2``, u the average velocity from t to s at ``x = (1 - t) x0 + t sd eps``.
 
     ``du/dt = v . grad_x u + d_t u`` along the trajectory is one forward-mode derivative of the whole denoiser. Geng et
-    al. 2025 (arXiv 2505.13447), with the power p = 0.75 of their small pictures: with 0 the few samples between modes,
-    whose derivatives are far larger than all others, leave modes too narrow in many dimensions. With a teacher v is its
-    velocity. Without, v is what the batch expects of ``sd eps - x0`` (:func:`~osmotic.distill.expected.expected`) in
-    the target, for a power of a random velocity would give its geometric median and lose the mass of small modes, and
-    the student's own velocity (s = t) in the derivative (Geng et al. 2025, arXiv 2512.02012), of the same expectation.
+    al. 2025 (arXiv 2505.13447). With a teacher v is its velocity. Without, it is what the batch expects of
+    ``sd eps - x0`` in the target (:func:`~osmotic.distill.expected.expected`), and v~, the student's own velocity
+    (s = t), in the derivative (Geng et al. 2025, arXiv 2512.02012), both of the same expectation and less variance.
+
+    ``w = (|u - v~ + (t - s) du/dt|^2 / sd^2 + c)^-p`` without gradients, v~ a teacher's velocity where there is one:
+    that is the paper's weight, and their p = 0.75 for small pictures. Without weights the few samples between modes,
+    whose derivatives are far larger than all others, leave modes too narrow in many dimensions. Without a teacher the
+    paper's weight looks at the random velocity, which gives its geometric median and loses the mass of small modes; v~
+    is a function of x alone, so w does not move the optimum.
 
     Args:
         student: a flow map on any path, called for gradients.
@@ -98,19 +101,26 @@ def meanflow(
     """
     (gap,) = like(x0, t - s)
     x = noised(path, x0, t, eps)
+    with torch.no_grad():
+        teaching = None if teacher is None else straight(teacher, path)
+        groups = told_alike(cond, x)
+        v = velocity(expected(path, x0, x, t, eps, groups) if teaching is None else teaching(x, t, cond), path)
     twin = Twin(x.device)
     u = velocity(straight(student, path)(x, t, cond, s), path)
     with torch.no_grad():
+        tangent = v
         if teacher is None:
-            v = velocity(expected(path, x0, x, t, cond), path)
             with twin.again():
                 tangent = velocity(straight(frozen, path)(x, t, cond), path)
-        else:
-            v = tangent = velocity(straight(teacher, path)(x, t, cond), path)
         with twin.again():
-            goal = v - gap * rate(frozen, path, x, t, s, tangent, cond)
-    loss: Tensor = (u - goal).square().flatten(1).mean(1) / path.scale**2
-    return loss / (loss.detach() + SOFT) ** POWER
+            change = gap * rate(frozen, path, x, t, s, tangent, cond)
+        weight = (error(u, tangent - change, path) + (ALONE if teacher is None else SOFT)) ** -POWER
+    return error(u, v - change, path) * weight
+
+
+def error(u: Tensor, goal: Tensor, path: Scaled) -> Tensor:
+    """``|u - goal|^2 / sd^2``, ``(B,)``, the mean over a sample's dimensions."""
+    return (u - goal).square().flatten(1).mean(1) / path.scale**2
 
 
 def rate(
