@@ -43,7 +43,7 @@ def learned(out: Path, ready: Path) -> None:
 
 
 def alone(out: Path, ready: Path, objective: str) -> None:
-    train(pictures(), out, recipe(Architecture(widths=(8,), blocks=1), objective), device="cpu")
+    train(pictures(), out, recipe(Architecture(widths=(8,), blocks=1, dropout=0.0), objective), device="cpu")
 
 
 def cascade(out: Path, ready: Path) -> None:
@@ -91,10 +91,14 @@ def test_two_processes_train_like_one(case: str, ready: Path, tmp_path: Path, mo
     assert one.keys() == two.keys()
     assert len(one) > 10
     # Sums in another order move weights of tiny gradients by a step, and most by next to nothing; other noise, or other
-    # samples, move every weight by about a step.
-    learned = [name for name in one if "checkpoints" in name]
-    apart = torch.cat([(one[name].double() - two[name].double()).abs().flatten() for name in learned])
-    assert float(apart.median()) < 1e-6
+    # samples, move every weight of a player by about a step: medians of 6e-5 to 5e-4, with another seed.
+    apart: dict[str, list[torch.Tensor]] = {}
+    for name in (name for name in one if "checkpoints" in name):
+        file, tensor = name.split(" ")
+        apart.setdefault(f"{file} {tensor.split('.')[0]}", []).append((one[name] - two[name]).abs().flatten())
+    assert len(apart) >= {"lsgm": 4, "cascade": 4}.get(case, 2)  # players, and stages, with an average of each
+    for name, parts in apart.items():
+        assert float(torch.cat(parts).median()) < 2e-5, name
     if case in ("haar", "pca", "learned codec"):
-        assert all(torch.equal(x, two[name]) for name, x in one.items() if name not in learned)
+        assert all(torch.equal(x, two[name]) for name, x in one.items() if "checkpoints" not in name)
         assert len(list((tmp_path / "two" / "latents").glob("*.safetensors"))) == 5

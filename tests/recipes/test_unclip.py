@@ -324,6 +324,18 @@ def test_the_data_of_a_stage_are_found_again_with_their_embeddings(from_files, s
     code, _, err = osmotic("distill", run, "--method", "consistency", "--out", student, "--steps", 2)
     assert code == 0, err
     assert load(student).sample(2, {"embedding": given[0]}, steps=1).shape[0] == 2
+    again = halves(student)[1]  # by the encoder that lies beside its teacher
+    torch.testing.assert_close(again.told(np.arange(len(again)))["vector"], told)
+
+
+def test_data_that_are_not_those_of_a_stage_leave_its_embeddings_alone(from_files, tmp_path):
+    before = {path: path.read_bytes() for path in (from_files / "embeddings").iterdir()}
+    with pytest.raises(RunError, match="is not what"):
+        halves(from_files / "decoder", data())
+    assert {path: path.read_bytes() for path in (from_files / "embeddings").iterdir()} == before
+    shutil.copytree(from_files / "decoder", tmp_path / "decoder")
+    with pytest.raises(RunError, match="has no encoder of them"):
+        halves(tmp_path / "decoder")
 
 
 def test_the_commands_draw_what_they_say(made, tmp_path, capsys):

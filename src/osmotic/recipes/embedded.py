@@ -37,18 +37,26 @@ def decoders(dataset: Dataset, found: Embeddings, fingerprint: str) -> WithEmbed
     return WithEmbedding(dataset, found.pictures, Embedding(of="picture", width=width, fingerprint=fingerprint))
 
 
+def contents_of(folder: Path) -> dict[str, str]:
+    """What ``unclip.json`` says.
+
+    Raises:
+        RunError: if it cannot be read.
+    """
+    try:
+        told = json.loads((folder / CONTENTS).read_text())
+        return {name: str(told[name]) for name in (ENCODER, PRIOR, DECODER)}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{folder / CONTENTS} cannot be read ({error}); make it again with the recipe.") from None
+
+
 def encoder_of(folder: Path) -> str:
     """The encoder of a recipe's folder: a path, or a name on the hub.
 
     Raises:
         RunError: where the folder has none.
     """
-    try:
-        named = str(json.loads((folder / CONTENTS).read_text())["encoder"])
-    except FileNotFoundError:
-        named = ENCODER  # not finished: a run of its own, if any
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{folder / CONTENTS} cannot be read ({error}); make it again with the recipe.") from None
+    named = contents_of(folder)[ENCODER] if (folder / CONTENTS).is_file() else ENCODER
     if (folder / named).exists():
         return str(folder / named)
     if named == ENCODER:
@@ -56,27 +64,31 @@ def encoder_of(folder: Path) -> str:
     return named
 
 
-def as_told(run: str | Path, told: Embedding, dataset: Dataset) -> WithEmbedding:
-    """The data of a prior's or a decoder's run, by the encoder that lies beside the run.
+def as_told(run: str | Path, teacher: str | None, told: Embedding, dataset: Dataset) -> WithEmbedding:
+    """The data of a prior's or a decoder's run, by the encoder that lies beside the run, or beside its teacher.
+
+    Nothing is written: embeddings that are stored for these very samples are read, others made.
 
     Args:
-        run: the prior's or the decoder's, or a student in its place.
+        run: the prior's or the decoder's, or a student of one.
+        teacher: of a student, by path.
         told: what its model is told.
         dataset: the captioned samples.
 
     Raises:
         RunError: where no encoder or another one is there, or the samples have no captions.
     """
-    home = Path(run).resolve().parent
-    if not ((home / CONTENTS).is_file() or (home / ENCODER).exists()):
+    homes = [Path(each).resolve().parent for each in (run, teacher) if each is not None]
+    home = next((folder for folder in homes if (folder / CONTENTS).is_file() or (folder / ENCODER).exists()), None)
+    if home is None:
         raise RunError(
-            f"{run} is told embeddings of an encoder that is not beside it; move it into the folder that "
-            "`python -m osmotic.recipes.unclip train` made."
+            f"{run} is told embeddings, and {homes[-1]} has no encoder of them: finish it with "
+            "`python -m osmotic.recipes.unclip train`, or move the run back into the folder that it was made in."
         )
     if dataset.texts is None:
         raise RunError(f"{dataset.spec.source} has no captions, which {run} was trained with; give the data back.")
-    read = reader(encoder_of(home), dataset.spec)
+    read = reader(encoder_of(home), dataset.spec, "cpu")
     if read.fingerprint != told.fingerprint:
         raise RunError(f"{run} learned from another encoder than that of {home}; put that one back.")
-    found = embed(dataset, read, home / SHARDS)
+    found = embed(dataset, read, home / SHARDS, write=False)
     return (priors if told.of == "text" else decoders)(dataset, found, read.fingerprint)

@@ -105,7 +105,11 @@ class Embeddings(NamedTuple):
 
 
 def embed(
-    dataset: Dataset, read: Reader, folder: str | Path, progress: Callable[[int], object] | None = None
+    dataset: Dataset,
+    read: Reader,
+    folder: str | Path,
+    progress: Callable[[int], object] | None = None,
+    write: bool = True,
 ) -> Embeddings:
     """The embeddings of all samples; shards that are there for these very samples, captions and encoder are read.
 
@@ -117,26 +121,28 @@ def embed(
         read: the encoder.
         folder: of the shards, made if it is not there.
         progress: called with the number of samples that were finished.
+        write: store the shards that were made.
 
     Raises:
         SaveFailed: if the disk is full or not writable.
     """
     assert dataset.texts is not None
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        if write:
+            Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SaveFailed(f"{folder} cannot be made: {error.strerror}.") from error
     parts = []
     for start in range(0, len(dataset), SHARD):
         rows = np.arange(start, min(start + SHARD, len(dataset)))
         x, texts = dataset.batch(rows)[0], [dataset.texts[i] for i in rows.tolist()]
-        parts.append(_shard(Path(folder) / f"{start:08d}.safetensors", x, texts, read))
+        parts.append(_shard(Path(folder) / f"{start:08d}.safetensors", x, texts, read, write))
         if progress is not None:
             progress(len(rows))
     return Embeddings(*(torch.cat([part[name] for part in parts]).numpy() for name in Embeddings._fields))
 
 
-def _shard(path: Path, x: Tensor, texts: list[str], read: Reader) -> dict[str, Tensor]:
+def _shard(path: Path, x: Tensor, texts: list[str], read: Reader, write: bool) -> dict[str, Tensor]:
     """The embeddings of some samples, from the file if it is theirs, and into it if it was not."""
     name = _fingerprint(x, texts, read)
     if path.is_file():
@@ -154,7 +160,8 @@ def _shard(path: Path, x: Tensor, texts: list[str], read: Reader) -> dict[str, T
             [which[text] for text in texts]
         ],
     }
-    write_atomically(path, save(found, {"fingerprint": name}))
+    if write:
+        write_atomically(path, save(found, {"fingerprint": name}))
     return found
 
 

@@ -65,7 +65,8 @@ def _found_again(run: str | Path, spec: Spec, recipe: Recipe, data: Any) -> Data
     Raises:
         RunError: if they cannot be found or are others.
     """
-    source = spec.source.removeprefix(OF).removesuffix(EMBEDDED) if data is None else data
+    named = spec.source if spec.embedding is None else spec.source.removeprefix(OF)
+    source = named.removesuffix(EMBEDDED) if data is None else data
     if isinstance(source, str) and source.endswith(" in memory"):
         raise RunError(f"{run} was trained on an {source}, which is gone; save it in a file and pass that as --data.")
     if data is None and not spec.source.endswith(EMBEDDED) and not Path(source).expanduser().exists():
@@ -78,8 +79,8 @@ def _found_again(run: str | Path, spec: Spec, recipe: Recipe, data: Any) -> Data
         raise RunError(f"{source} cannot be read as {spec.source} was, which {run} was trained on: {error}.") from None
     if recipe.adapted is not None:
         dataset = under(dataset, spec, recipe.adapted)
-    if spec.embedding is not None:
-        dataset = as_told(run, spec.embedding, dataset)
+    if spec.embedding is not None and dataset.spec.embedding is None:
+        dataset = as_told(run, _teacher(recipe), spec.embedding, dataset)
     for name in SAME:
         if getattr(spec, name) != getattr(dataset.spec, name):
             raise RunError(
@@ -87,6 +88,12 @@ def _found_again(run: str | Path, spec: Spec, recipe: Recipe, data: Any) -> Data
                 f"{differ(name)}; that was {spec.source}."
             )
     return dataset
+
+
+def _teacher(recipe: Recipe) -> str | None:
+    """The folder of a student's teacher."""
+    named = None if recipe.student is None else recipe.student.teacher
+    return None if named is None else named.rsplit(" (", 1)[0]
 
 
 def lattice(spec: Spec) -> float | None:

@@ -24,7 +24,7 @@ from osmotic.training.build import CLASSIFIER, CONTRASTIVE
 from osmotic.training.conditions import blank
 from osmotic.training.feed import Samples, fetch
 from osmotic.training.recipe import Process, Recipe, Student
-from osmotic.training.task import Noise, Task
+from osmotic.training.task import Batch, Noise, Task
 
 PROBE, ENTRIES = 32, 32 * 3 * 64 * 64
 """Samples in a trial pass, and their numbers in all: as many as 32 pictures of 64 pixels have, but one at least."""
@@ -157,7 +157,6 @@ def measure(task: Task, dataset: Samples, recipe: Recipe, spec: Spec, device: to
     task = copy.deepcopy(task)
     name = next(iter(task.players))
     player, network = task.players[name].to(device), task.core(name)
-    cores = [task.core(each) for each in task.players]
     options = recipe.options
     whole = min(-(-options.batch_size // options.accumulate), len(dataset))
     probe = max(1, min(PROBE, whole, ENTRIES // math.prod(spec.shape)))
@@ -167,10 +166,7 @@ def measure(task: Task, dataset: Samples, recipe: Recipe, spec: Spec, device: to
         for forgetting in (False, True):
             for each in task.players.values():
                 gradient_checkpointing(each, forgetting)
-            with ExitStack() as watching:
-                seen = [watching.enter_context(count.watched(core)) for core in cores]
-                _seconds(task, dataset, spec, few, device)
-            kept.append((sum(each.total for each in seen), max(each.largest for each in seen)))
+            kept.append(_kept(task, _batch(dataset, spec, few, device)))
         for each in task.players.values():
             gradient_checkpointing(each, options.gradient_checkpointing)
         seconds = _seconds(task, dataset, spec, probe, device)
@@ -204,14 +200,36 @@ def _told(spec: Spec, recipe: Recipe) -> Condition | None:
     return replace(known or Condition(), scale=scale, latent=latent)
 
 
-def _seconds(task: Task, dataset: Samples, spec: Spec, n: int, device: torch.device) -> float:
-    """The time of one pass forward and back with n samples, of the largest size where there are several."""
+def _kept(task: Task, batch: Batch) -> tuple[int, int]:
+    """Bytes that the greediest player's turn keeps for its gradient, and that its greediest block does."""
+    found = [(0, 0)]
+    for player in task.players:
+        others = [p for name, each in task.players.items() if name != player for p in each.parameters()]
+        trained = [p for p in others if p.requires_grad]
+        for parameter in trained:  # as in training, where players take turns
+            parameter.requires_grad_(False)
+        with ExitStack() as watching:
+            seen = [watching.enter_context(count.watched(task.core(each))) for each in task.players]
+            torch.autograd.backward(task.loss(player, batch, task.players).mean())
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        found.append((sum(each.total for each in seen), max(each.largest for each in seen)))
+    return max(found)
+
+
+def _batch(dataset: Samples, spec: Spec, n: int, device: torch.device) -> Batch:
+    """n samples, of the largest size where there are several."""
     slots = indices = np.arange(n)
     if (buckets := getattr(dataset, "buckets", None)) is not None:
         area = np.array([math.prod(size) for size in spec.sizes])[buckets]
         largest = np.flatnonzero(buckets == buckets[area.argmax()])
         indices = np.resize(largest, n)
-    batch = fetch(dataset, indices, slots, Noise(0, 0, n, 0, n, device))
+    return fetch(dataset, indices, slots, Noise(0, 0, n, 0, n, device))
+
+
+def _seconds(task: Task, dataset: Samples, spec: Spec, n: int, device: torch.device) -> float:
+    """The time of one pass forward and back with n samples."""
+    batch = _batch(dataset, spec, n, device)
     start = time.perf_counter()
     for player in task.players:
         torch.autograd.backward(task.loss(player, batch, task.players).mean())

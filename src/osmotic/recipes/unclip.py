@@ -47,7 +47,7 @@ class Recipes:
     def stages(self) -> tuple[Recipe, Recipe, Recipe]:
         """Each with how its data are read, so that they are found again."""
         encoder, prior, decoder = (
-            recipe.model_copy(update={"reading": dict(self.reading)})
+            recipe.model_copy(update={"reading": {**recipe.reading, **self.reading}})
             for recipe in (self.encoder, self.prior, self.decoder)
         )
         return encoder, prior, decoder

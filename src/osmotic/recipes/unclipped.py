@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from osmotic.inversion import slerp
-from osmotic.recipes.embedded import CONTENTS, encoder_of
+from osmotic.recipes.embedded import CONTENTS, DECODER, PRIOR, contents_of, encoder_of
 from osmotic.recipes.embeddings import Reader, reader
 from osmotic.training.errors import RunError
 from osmotic.training.model import Model, load
@@ -216,11 +215,7 @@ def load_unclip(folder: str | Path, device: torch.device | str | None = None) ->
         raise RunError(
             f"{folder} holds no finished unCLIP; make one with `python -m osmotic.recipes.unclip train DATA {folder}`."
         )
-    try:
-        parts = json.loads(path.read_text())
-        prior, decoder = str(parts["prior"]), str(parts["decoder"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{path} cannot be read ({error}); make it again with the recipe.") from None
-    drawing = load(Path(folder) / decoder, device=device)
+    parts = contents_of(Path(folder))
+    drawing = load(Path(folder) / parts[DECODER], device=device)
     read = reader(encoder_of(Path(folder)), drawing.spec, device)
-    return Unclip(read, load(Path(folder) / prior, device=device), drawing)
+    return Unclip(read, load(Path(folder) / parts[PRIOR], device=device), drawing)

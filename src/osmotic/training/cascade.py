@@ -91,7 +91,8 @@ class Cascade:
             sampler: of all stages but few-step ones, which have their own.
             steps: likewise; or one number for each stage, None for its own.
             seed: with the sample's number and the stage it keys all noise.
-            augmentation: the level of the noise over what is enlarged, from 0 (none) to 1 (nothing else).
+            augmentation: the level of the noise over what is enlarged, from 0 (none) to 1 (nothing else); models are
+                trained with levels up to 0.5.
             first: number of the first sample.
             batch_size: samples at a time; it changes memory, not results.
             progress: called with the number of samples that were finished.

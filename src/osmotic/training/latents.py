@@ -30,8 +30,8 @@ FOLDER, HEAD = "latents", "latents.json"
 SHARD = 1024
 """Samples a file: what an interruption loses at most."""
 
-SEEN = 2048
-"""Samples whose contents tell that latents are stale: a second or two of reading."""
+WITNESSES = 2048
+"""Samples whose contents tell that latents are stale, evenly over all."""
 
 BATCH = 64
 
@@ -155,7 +155,8 @@ def claim(latents: Latents, folder: Path) -> None:
         before: dict[str, Any] = json.loads(path.read_text())
     except ValueError:
         before = {}
-    for name, what in (("codec", "another codec"), ("data", "other data"), ("shard", "another version")):
+    version = [(name, "another version") for name in ("shard", "witnesses")]
+    for name, what in (("codec", "another codec"), *version, ("data", "other data")):
         if before.get(name) != head[name]:
             raise RunError(f"{folder} holds stale latents, of {what}; delete the folder to have them made anew.")
 
@@ -163,8 +164,8 @@ def claim(latents: Latents, folder: Path) -> None:
 def _head(latents: Latents) -> dict[str, Any]:
     """Whose latents they are: the codec, and the data by their description and by the contents of some samples."""
     told = json.dumps(latents.dataset.spec.model_dump(mode="json", include=set(SAME)), sort_keys=True)
-    data = fingerprint(latents.dataset, told.encode(), SEEN)
-    return {"codec": latents.coded.fingerprint, "data": data, "shard": SHARD}
+    data = fingerprint(latents.dataset, told.encode(), WITNESSES)
+    return {"codec": latents.coded.fingerprint, "data": data, "shard": SHARD, "witnesses": WITNESSES}
 
 
 def _shard(folder: Path, low: int) -> Path:
