@@ -18,6 +18,18 @@ from .toys import SCHEDULE, Trained, deviation, energy, five, generator, masses,
 SAMPLES = 4000
 SEEDS = (0, 1, 2)
 DIMENSIONS = (1, 16, 64)
+SLOW = {"ddgan"}
+"""Methods of a minute for each student, of which one is made by default."""
+
+
+def thinned(values: tuple[int, ...], kept: int, all_of: bool) -> list[Any]:
+    """Each method with each value, but slow where it is neither kept nor of a method whose values are all fast."""
+    return [
+        pytest.param(m, v, marks=() if v == kept or (all_of and m not in SLOW) else (pytest.mark.slow,))
+        for m in METHODS
+        for v in values
+    ]
+
 
 USUAL = {"steps": 500, "width": 64, "batch": 256}
 BUDGET = {
@@ -71,8 +83,7 @@ def check_modes(oracle: GaussianMixture, x: Tensor, within: float) -> None:
     assert near > 0.8
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "seed"), thinned(SEEDS, 0, all_of=True))
 def test_a_student_of_seconds_lands_near_the_data(method, seed):
     """In 1 and 2 jumps, or what the method has in their place."""
     reads_jumps, made = "last_jumps" in METHODS[method].reads, None
@@ -85,8 +96,7 @@ def test_a_student_of_seconds_lands_near_the_data(method, seed):
         check_modes(five(), x, 0.08)  # so that a mode of 0.1 that is dropped fails
 
 
-@pytest.mark.parametrize("dimensions", DIMENSIONS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "dimensions"), thinned(DIMENSIONS, 16, all_of=False))
 def test_the_smaller_mode_keeps_its_mass(method, dimensions):
     """Gaussian oracles cannot see the bias of robust losses and coarse grids; two unequal far modes do."""
     oracle = two_modes(dimensions)
@@ -121,6 +131,7 @@ def test_methods_that_need_no_teacher_are_trained_without_one():
     assert ALONE.keys() == {name for name, method in METHODS.items() if not method.teacher}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimensions", [2, 16])
 def test_an_adversary_keeps_the_masses(dimensions):
     oracle = five() if dimensions == 2 else two_modes(dimensions)
