@@ -102,9 +102,11 @@ def meanflow(
     (gap,) = like(x0, t - s)
     x = noised(path, x0, t, eps)
     with torch.no_grad():
-        teaching = None if teacher is None else straight(teacher, path)
-        groups = told_alike(cond, x)
-        v = velocity(expected(path, x0, x, t, eps, groups) if teaching is None else teaching(x, t, cond), path)
+        if teacher is None:
+            known = expected(path, x0, x, t, eps, told_alike(cond, x))
+        else:
+            known = straight(teacher, path)(x, t, cond)
+        v = velocity(known, path)
     twin = Twin(x.device)
     u = velocity(straight(student, path)(x, t, cond, s), path)
     with torch.no_grad():

@@ -98,7 +98,7 @@ def continuous(
     samples between modes, whose tangents are far larger, leave little for the rest to be learned. So the data's slope
     is what the batch expects of it, :func:`~osmotic.distill.expected.expected`: of the same mean, and all but a
     function of x_t at the noise where mode masses are decided, if several samples are told the same. Where each is told
-    something of its own it stays random, and c grows (:func:`softness`): masses are kept, and many more steps needed.
+    something of its own it stays random, and c grows towards a plain square (:func:`softness`), which learns slowly.
 
     Args:
         student: whose f is trained, on :func:`trig`'s path (an :class:`~osmotic.denoiser.Rescheduled` of the model).
@@ -116,9 +116,14 @@ def continuous(
     schedule = _trig(student)
     sd, theta = schedule.scale, math.pi / 2 * t
     x = noised(schedule, x0, t, eps)
-    groups = told_alike(cond, x)
+    c: Tensor | float = SOFT
     with torch.no_grad():
-        known = expected(schedule, x0, x, t, eps, groups) if teacher is None else teacher(x, t, cond)
+        if teacher is None:
+            groups = told_alike(cond, x)
+            known = expected(schedule, x0, x, t, eps, groups)
+            (c,) = like(x, softness(groups, x0[0].numel()))
+        else:
+            known = teacher(x, t, cond)
     twin = Twin(x.device)
     out = velocity(aimed(student, x, t, cond), theta, sd)
     with torch.no_grad():
@@ -126,7 +131,6 @@ def continuous(
         with twin.again():
             same, g = tangent(frozen, x, t, slope, cond, warm)
         size = g.square().flatten(1).mean(1).sqrt()
-        c = SOFT if teacher is not None else like(g, softness(groups, x0[0].numel()))[0]
         goal = same + g / (like(g, size)[0] + c)
     loss: Tensor = (out - goal).square().flatten(1).mean(1)
     return loss * importance(theta).to(loss)

@@ -23,6 +23,7 @@ from osmotic.training.autoencoding import AUTOENCODER, Autoencoding
 from osmotic.training.build import CLASSIFIER, CONTRASTIVE
 from osmotic.training.conditions import blank
 from osmotic.training.feed import Samples, fetch
+from osmotic.training.player import held
 from osmotic.training.recipe import Process, Recipe, Student
 from osmotic.training.task import Batch, Noise, Task
 
@@ -202,17 +203,12 @@ def _told(spec: Spec, recipe: Recipe) -> Condition | None:
 
 def _kept(task: Task, batch: Batch) -> tuple[int, int]:
     """Bytes that the greediest player's turn keeps for its gradient, and that its greediest block does."""
-    found = [(0, 0)]
+    found = []
     for player in task.players:
         others = [p for name, each in task.players.items() if name != player for p in each.parameters()]
-        trained = [p for p in others if p.requires_grad]
-        for parameter in trained:  # as in training, where players take turns
-            parameter.requires_grad_(False)
-        with ExitStack() as watching:
+        with held([p for p in others if p.requires_grad]), ExitStack() as watching:
             seen = [watching.enter_context(count.watched(task.core(each))) for each in task.players]
             torch.autograd.backward(task.loss(player, batch, task.players).mean())
-        for parameter in trained:
-            parameter.requires_grad_(True)
         found.append((sum(each.total for each in seen), max(each.largest for each in seen)))
     return max(found)
 

@@ -117,16 +117,20 @@ def _refuse_outside(name: str, module: nn.Module, core: nn.Module) -> None:
 @contextmanager
 def turn(player: Player, players: Sequence[Player]) -> Iterator[dict[str, nn.Module]]:
     """One player's turn: the modules to call, with gradients for this player's weights alone."""
-    others = [p for p in players if p is not player]
-    for other in others:
-        for weight in other.weights:
-            weight.requires_grad_(False)
-    try:
+    with held([weight for p in players if p is not player for weight in p.weights]):
         yield {p.name: p.wrapped if p is player else p.module for p in players}
+
+
+@contextmanager
+def held(weights: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Trained weights without gradients for a while."""
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
     finally:
-        for other in others:
-            for weight in other.weights:
-                weight.requires_grad_(True)
+        for weight in weights:
+            weight.requires_grad_(True)
 
 
 def fill(tensors: Mapping[str, Tensor], found: Mapping[str, Tensor], source: object) -> None:
